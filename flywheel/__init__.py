@@ -1,1 +1,3 @@
-"""."""
+"""The roof: commands, retrain, rollout, demo. Ties the four stages together."""
+
+__version__ = "0.1.0"

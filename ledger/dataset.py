@@ -101,7 +101,9 @@ def load(folder: Path) -> tuple[DatasetManifest, list[Pair]]:
     """
     try:
         manifest = DatasetManifest.model_validate_json((folder / MANIFEST).read_text())
-        lines = (folder / PAIRS).read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): it would cut a text at the line separators that JSON allows in it.
+        text = (folder / PAIRS).read_text(encoding="utf-8")
+        lines = [line for line in text.split("\n") if line]
     except FileNotFoundError as error:
         raise DatasetError(
             f"{folder} is not a complete dataset: it has no {Path(error.filename).name}"

@@ -113,9 +113,10 @@ class Feedback(Record):
 
     @property
     def negative(self) -> bool:
-        """True where the user was not content: thumbs down, regenerate, report or failure."""
+        """True where the user was not content: down, score < 0.5, regenerate, report, failure."""
         return (
             self.rating == "down"
+            or (self.score is not None and self.score < 0.5)
             or bool(self.regenerate)
             or bool(self.report)
             or self.success is False

@@ -142,6 +142,26 @@ class Registry:
                     remedy="Restore the file from a backup, or retrain.",
                 )
 
+    def servable(self, alias: str, version: int, *, fingerprint: str, max_rank: int) -> Version:
+        """A version whose files are whole and that fits a server's base model and rank.
+
+        Args:
+            fingerprint: of the server's base model, see `ledger.fingerprint`.
+
+        Raises:
+            RegistryError: naming what is wrong and what to do.
+        """
+        found = self.get(alias, version)
+        if found.manifest.base_fingerprint != fingerprint:
+            raise RegistryError(
+                f"{found.name} was trained on another base model ({found.manifest.base_model})",
+                rule="An adapter fits only the weights that it was trained on.",
+                remedy="Serve that base model, or retrain on this one.",
+            )
+        check_adapter(found.path, max_rank=max_rank)
+        self.verify(found)
+        return found
+
     @contextmanager
     def building(self, alias: str) -> Iterator[tuple[int, int, Path]]:
         """Claim a version number and an adapter id, and build in a hidden folder.

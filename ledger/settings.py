@@ -174,6 +174,9 @@ class Alias(Section):
 class Settings(Section):
     """A whole configuration."""
 
+    needs: Literal["any", "cuda"] = Field(
+        "any", description="hardware without which the configuration makes no sense"
+    )
     var: Path = Field(Path("var"), description="folder of everything that runs make")
     model: Model
     aliases: dict[str, Alias] = Field(description="the names that clients ask for", min_length=1)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger import redact, tables
 from ledger.engine import open_engine, translated
@@ -223,6 +224,18 @@ class Store:
         )
         return connection.scalar(query)
 
+    def logprobs(self, *, after_seq: int, limit: int) -> list[tuple[int, str, float | None]]:
+        """Sequence number, row id and mean logprob (nats) of the next rows, without their text."""
+        table = tables.interactions
+        query = (
+            sa.select(table.c.seq, table.c.row_id, table.c.mean_logprob)
+            .where(table.c.seq > after_seq)
+            .order_by(table.c.seq)
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            return [(seq, row_id, mean) for seq, row_id, mean in connection.execute(query)]
+
     def counts(self, alias: str | None = None) -> dict[str, int]:
         """Number of rows by version."""
         table = tables.interactions
@@ -249,11 +262,15 @@ class Store:
         return True
 
     def feedback(
-        self, *, row_ids: Sequence[str] | None = None, after_seq: int = 0
+        self,
+        *,
+        row_ids: Sequence[str] | None = None,
+        after_seq: int = 0,
+        limit: int | None = None,
     ) -> list[tuple[int, Feedback]]:
-        """Feedback with its sequence number, oldest first."""
+        """Feedback with its sequence number, oldest first; `limit` counts per 500 row ids."""
         table = tables.feedback
-        query = sa.select(table).where(table.c.seq > after_seq).order_by(table.c.seq)
+        query = sa.select(table).where(table.c.seq > after_seq).order_by(table.c.seq).limit(limit)
         found: list[tuple[int, Feedback]] = []
         with self._reading() as connection:
             for chunk in [None] if row_ids is None else list(_chunks(row_ids)):
@@ -332,20 +349,24 @@ class Store:
             values = row.model_dump(exclude={"text", "why"})
             connection.execute(sa.insert(tables.corrections).values(**values, text=pack(text)))
 
-    def corrections(self, *, decision: str | None = None) -> dict[str, Correction]:
+    def corrections(
+        self, *, decision: str | None = None, row_ids: Sequence[str] | None = None
+    ) -> dict[str, Correction]:
         """What holds now: the last correction of each row, in the order they were given."""
         table = tables.corrections
         last = sa.select(sa.func.max(table.c.seq)).group_by(table.c.row_id)
         query = sa.select(table).where(table.c.seq.in_(last)).order_by(table.c.seq)
         if decision is not None:
             query = query.where(table.c.decision == decision)
-        found = {}
+        rows: list[dict[str, Any]] = []
         with self._reading() as connection:
-            for values in connection.execute(query).mappings():
-                fields = dict(values)
-                fields.pop("seq")
-                text = unpack(fields.pop("text"))
-                found[fields["row_id"]] = Correction(**fields, **text)
+            for chunk in [None] if row_ids is None else list(_chunks(row_ids)):
+                part = query if chunk is None else query.where(table.c.row_id.in_(chunk))
+                rows += [dict(values) for values in connection.execute(part).mappings()]
+        found = {}
+        for fields in sorted(rows, key=lambda fields: fields.pop("seq")):
+            text = unpack(fields.pop("text"))
+            found[fields["row_id"]] = Correction(**fields, **text)
         return found
 
     # -- datasets and evaluations --------------------------------------------------------
@@ -398,6 +419,24 @@ class Store:
         table = tables.cursors
         connection.execute(sa.delete(table).where(table.c.name == name))
         connection.execute(sa.insert(table).values(name=name, position=position))
+
+    def move_cursor(
+        self, name: str, position: int, *, expected: int, connection: sa.Connection
+    ) -> bool:
+        """Compare-and-set of a cursor; False where another pass moved it first.
+
+        Call it before anything else in the transaction: it takes the write lock, so that of
+        two passes over the same rows one waits here and then learns that the work is done.
+        """
+        table = tables.cursors
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        connection.execute(insert(table).values(name=name, position=0).on_conflict_do_nothing())
+        moved = connection.execute(
+            sa.update(table)
+            .where(table.c.name == name, table.c.position == expected)
+            .values(position=position)
+        )
+        return moved.rowcount == 1
 
 
 def now() -> float:

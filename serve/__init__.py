@@ -1,1 +1,4 @@
-"""."""
+"""The vLLM endpoint plugin: route, capture, feedback, adapters, launch.
+
+Only `plugin` and `adapters` know vLLM; the rest could stand in front of another engine.
+"""

@@ -1,0 +1,220 @@
+"""How a request flows, on one screen.
+
+vLLM loads this plugin into its own API server (`VLLM_PLUGINS=flywheel`). There is no proxy and
+no second hop: the routes below replace vLLM's, pick a pinned version, open a record, and call
+vLLM's own handler unchanged. The tee round `engine_client.generate` sees every output token.
+
+    POST /v1/chat/completions  ─┐
+    POST /v1/completions        ├─ Plugin.answer: alias → version → vLLM's handler → tee → record
+    POST /v1/responses          │
+    POST /v1/messages          ─┘
+    POST /v1/messages/count_tokens   alias → version, nothing recorded
+    POST /v1/feedback                to the writer, answered when committed
+    GET  /v1/models                  vLLM's list and the aliases
+    GET  /v1/deployments             what this server does for each alias now
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import functools
+import logging
+import os
+import uuid
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from vllm.sampling_params import SamplingParams
+
+from ledger.channel import Channel
+from ledger.deployments import Deployments
+from ledger.fingerprint import base_fingerprint, template_hash
+from ledger.model import model_folder
+from ledger.records import Api
+from ledger.registry import Registry
+from ledger.settings import CONFIG_VARIABLE, Settings, api_keys, load
+from ledger.store import Store
+from serve import metrics
+from serve.adapters import Adapters
+from serve.capture import CURRENT, EVALUATION_HEADER, Capture
+from serve.capture import Request as Captured
+from serve.feedback import take_feedback
+from serve.follow import Follower
+from serve.guard import Guard
+from serve.identity import routing_key, session_of, user_of
+from serve.routing import route
+
+logger = logging.getLogger("flywheel.plugin")
+
+ANSWERING: dict[str, Api] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/responses": "responses",
+    "/v1/messages": "messages",
+}
+COUNTING = "/v1/messages/count_tokens"
+
+
+class Plugin:
+    """vLLM's endpoint plugin; one instance an API server."""
+
+    name = "flywheel"
+    required_tasks = ("generate",)
+
+    settings: Settings
+    adapters: Adapters
+    capture: Capture
+    channel: Channel
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Put our routes in the place of vLLM's; called while vLLM builds its app."""
+        self.config = Path(os.environ[CONFIG_VARIABLE])
+        self.settings = load(self.config)
+        # vLLM's own check of the keys, which would otherwise have to stand on a command line.
+        app.state.args.api_key = api_keys(self.settings.serve) or app.state.args.api_key
+        app.add_middleware(Guard)
+        for path, api in ANSWERING.items():
+            _replace(app, path, functools.partial(self.answer, api))
+        _replace(app, COUNTING, functools.partial(self.answer, None))
+        app.add_api_route("/v1/feedback", self.feedback, methods=["POST"])
+        app.add_api_route("/v1/deployments", self.deployments, methods=["GET"])
+
+    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
+        """Load what is live, wrap the engine, start the writer; the last step before listening."""
+        settings, loop = self.settings, asyncio.get_running_loop()
+        folder = model_folder(settings)
+        self.adapters = Adapters(
+            engine_client,
+            state.openai_serving_models,
+            Registry(settings.registry),
+            base=settings.model.name,
+            fingerprint=base_fingerprint(folder),
+            max_rank=settings.serve.max_lora_rank,
+        )
+        follower = Follower(
+            Deployments(Store.open(settings)),
+            sorted(settings.aliases),
+            self.adapters.follow,
+            seconds=settings.serve.follow_seconds,
+        )
+        await self.adapters.warm_up()
+        await self.adapters.follow(follower.look() or {})
+        self.channel = Channel(self.config, int(settings.serve.buffer_mib * 2**20))
+        self.channel.start(loop)
+        atexit.register(self.channel.close)
+        self.capture = Capture(
+            lambda record: self.channel.send(["row", record]),
+            {"base_model": settings.model.name, "template_hash": template_hash(folder)},
+        )
+        engine_client.generate = self._tee(engine_client.generate)
+        models = state.openai_serving_models
+        models.show_available_models = self._with_aliases(models.show_available_models)
+        metrics.register(self.channel, self.capture, self.adapters, sorted(settings.aliases))
+        follower.start(loop)
+
+    async def answer(
+        self, api: Api | None, core: Callable[..., Any], request: Any, raw_request: Request
+    ) -> Any:
+        """One request: pick the version, open its record, let vLLM answer."""
+        asked, arm, seq = request.model, "pinned", 0
+        body = await raw_request.json()  # parsed already; the typed request has lost what we keep
+        user, session = user_of(body), session_of(body, raw_request.headers)
+        deployment = self.adapters.deployment(asked)
+        if deployment is not None:
+            key = routing_key(session, user, request, raw_request.headers)
+            version, arm = route(deployment, key or uuid.uuid4().hex)
+            request.model, seq = self.adapters.name(asked, version), deployment.seq
+        elif raw_request.headers.get(EVALUATION_HEADER) == "evaluation":
+            api = None
+        if api is not None:
+            captured = Captured(
+                api=api,
+                body=body,
+                alias=None if deployment is None else asked,
+                version=request.model or self.settings.model.name,
+                arm=arm,
+                deployment=seq,
+                user=user,
+                session=session,
+            )
+            CURRENT.set(captured)
+        return await core(request, raw_request)
+
+    def _tee(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+        """The engine's `generate`, watched; the client's answer is the same with and without."""
+
+        def watched(prompt: Any, sampling_params: Any, request_id: str, **rest: Any) -> Any:
+            captured = CURRENT.get()
+            if captured is None or not isinstance(sampling_params, SamplingParams):
+                return generate(prompt, sampling_params, request_id, **rest)
+            if sampling_params.logprobs is None:
+                sampling_params.logprobs = 0  # of the chosen token alone; not shown to the client
+            stream = generate(prompt, sampling_params, request_id, **rest)
+            return self.capture.watch(stream, captured, request_id, sampling_params.n)
+
+        return watched
+
+    def _with_aliases(self, show: Callable[[], Any]) -> Callable[[], Any]:
+        async def shown() -> Any:
+            models = await show()
+            base = models.data[0]
+            for alias in sorted(self.settings.aliases):
+                state = self.adapters.deployment(alias)
+                if state is not None:
+                    live = self.adapters.name(alias, state.live)
+                    models.data.append(base.model_copy(update={"id": alias, "root": live}))
+            return models
+
+        return shown
+
+    async def feedback(self, raw_request: Request) -> Response:
+        """What a user made of an answer."""
+        return await take_feedback(raw_request, self.channel)
+
+    async def deployments(self) -> Response:
+        """What this server does for each alias now."""
+        found = {}
+        for alias in sorted(self.settings.aliases):
+            state = self.adapters.deployment(alias)
+            if state is not None:
+                found[alias] = {
+                    "event": state.seq,
+                    "live": self.adapters.name(alias, state.live),
+                    "candidate": state.candidate and self.adapters.name(alias, state.candidate),
+                    "share": state.share,
+                    "stage": state.stage,
+                }
+        return JSONResponse({"aliases": found, "problems": self.adapters.problems})
+
+
+def _replace(app: FastAPI, path: str, answer: Callable[..., Any]) -> None:
+    """Put a handler in front of vLLM's own for a path, keeping its signature and its checks.
+
+    vLLM before 0.28 appends a plugin's routes instead of replacing, so the old one is removed.
+    """
+    core = next(
+        found
+        for found in app.router.routes
+        if isinstance(found, APIRoute) and found.path == path and "POST" in found.methods
+    )
+    inner = core.endpoint
+
+    @functools.wraps(inner)  # FastAPI reads the request's type from it
+    async def handler(request: Any, raw_request: Request) -> Any:
+        return await answer(inner, request, raw_request)
+
+    app.router.routes.remove(core)
+    app.add_api_route(
+        path,
+        handler,
+        methods=["POST"],
+        dependencies=core.dependencies,
+        responses=core.responses,
+        response_model=None,
+    )
