@@ -151,7 +151,7 @@ class FakeServer:
         }
         if body.get("logprobs"):
             offset = self.offsets.get(model, 0.0)
-            content = [
+            content: list[dict[str, Any]] = [
                 {"token": t, "logprob": _logprob(t) + offset, "bytes": None, "top_logprobs": []}
                 for t in cut
             ]

@@ -238,7 +238,7 @@ def _command(
 ) -> None:
     settings = configuration.load(config)
     console = Console(stderr=True)
-    with _progress(console) as progress:
+    with _Asking(console) as progress:
         report = asyncio.run(
             run_gate(
                 settings,
@@ -260,7 +260,7 @@ def _command(
         )
 
 
-class _progress:  # noqa: N801 - reads as the function it stands for
+class _Asking:
     """A bar on a terminal, a line at each tenth of the way in a log."""
 
     def __init__(self, console: Console) -> None:
@@ -275,7 +275,7 @@ class _progress:  # noqa: N801 - reads as the function it stands for
         )
         self._task = self._bar.add_task("asking", total=None)
 
-    def __enter__(self) -> _progress:
+    def __enter__(self) -> _Asking:
         self._bar.start()
         return self
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import click
 
 from flywheel import __version__
 from flywheel.hardware import has_cuda, load_fitting
-from ledger.errors import FlywheelError
+from ledger.deployments import Change, version_name
+from ledger.errors import FlywheelError, GateRefused
 from ledger.settings import Settings
+from ledger.store import Store
 
 Command = Callable[..., Any]
 
@@ -34,6 +38,10 @@ class _Context:
     @property
     def config(self) -> str:
         return self._load()[1]
+
+    @cached_property
+    def store(self) -> Store:
+        return Store.open(self.settings)
 
     def _load(self) -> tuple[Settings, str]:
         if self._loaded is None:
@@ -106,6 +114,258 @@ def serve(
     click.echo("Flywheel serves " + "\n                ".join(plan.summary))
     click.echo(f"Starting vLLM (ready when http://…:{plan.port}/health answers) …")
     launch(plan)
+
+
+@cli.command()
+@alias_argument
+@click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
+@click.option("--fresh", is_flag=True, help="Start anew although the last run is unfinished.")
+@json_option
+@click.pass_obj
+def retrain(shared: _Context, alias: str | None, url: str | None, fresh: bool, as_json: bool) -> None:
+    """Train a version on the corrections and put it before the gate; resumes what was cut off."""
+    from flywheel.retrain import retrain as run
+
+    name = shared.alias(alias)
+    outcome = run(
+        shared.settings,
+        shared.config,
+        name,
+        url=url,
+        fresh=fresh,
+        say=lambda line: click.echo(line, err=as_json),
+    )
+    result = {**outcome._asdict(), "run": str(outcome.run)}
+    passed = outcome.verdict == "pass"
+    advice = (
+        f"{outcome.version} passed. Give it traffic: flywheel promote {name} --share 5"
+        if passed
+        else f"{outcome.version} was refused ({outcome.verdict}); {outcome.baseline} stays live."
+    )
+    show(result, as_json=as_json, text=lambda: advice)
+    if not passed:
+        sys.exit(GateRefused.exit_code)
+
+
+@cli.command()
+@alias_argument
+@click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
+@json_option
+@click.pass_obj
+def status(shared: _Context, alias: str | None, url: str | None, as_json: bool) -> None:
+    """Show what is live, what is tried and what waits."""
+    from flywheel.status import status as look
+    from flywheel.status import status_text
+
+    settings = shared.settings
+    aliases = [shared.alias(alias)] if alias else sorted(settings.aliases)
+    found = look(settings, shared.store, aliases, url)
+    show(found, as_json=as_json, text=lambda: status_text(found))
+
+
+@cli.command()
+@alias_argument
+@json_option
+@click.pass_obj
+def versions(shared: _Context, alias: str | None, as_json: bool) -> None:
+    """List the versions of an alias with their parents and scores."""
+    from flywheel.status import versions as look
+    from flywheel.status import versions_text
+
+    name = shared.alias(alias)
+    found = look(shared.settings, shared.store, name)
+    show(found, as_json=as_json, text=lambda: versions_text(name, found))
+
+
+@cli.command()
+@alias_argument
+@click.option("--version", metavar="N", help="A version instead of the candidate; base is one.")
+@click.option("--share", type=click.FloatRange(0, 100, min_open=True), help="Percent of traffic.")
+@click.option("--because", default="", help="Why; recorded.")
+@click.option("--force", is_flag=True, help="Although its gate did not pass; needs --because.")
+@json_option
+@click.pass_obj
+def promote(
+    shared: _Context,
+    alias: str | None,
+    version: str | None,
+    share: float | None,
+    because: str,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Give a version traffic: all of it, or --share percent."""
+    from flywheel.rollout import promote as change
+
+    done = change(
+        shared.settings,
+        shared.store,
+        shared.alias(alias),
+        version=version,
+        share=share,
+        because=because,
+        force=force,
+    )
+    _show_change(shared, done, as_json)
+
+
+@cli.command()
+@alias_argument
+@click.option("--because", default="", help="Why; recorded.")
+@json_option
+@click.pass_obj
+def rollback(shared: _Context, alias: str | None, because: str, as_json: bool) -> None:
+    """Drop a running canary, else go back to the previous version. Needs only the ledger."""
+    from flywheel.rollout import rollback as change
+
+    _show_change(shared, change(shared.store, shared.alias(alias), because=because), as_json)
+
+
+def _show_change(shared: _Context, done: Change, as_json: bool) -> None:
+    state, base = done.after, shared.settings.model.name
+    live = version_name(state.alias, state.live, base)
+    candidate = state.candidate and version_name(state.alias, state.candidate, base)
+    result = {
+        "event": done.event.seq,
+        "alias": state.alias,
+        "live": live,
+        "candidate": candidate,
+        "share": state.share,
+    }
+    trying = f", {candidate} gets {state.share:g} %" if candidate else ""
+    text = f"{state.alias}: {live} is live{trying} (event {done.event.seq}; servers follow at once)"
+    show(result, as_json=as_json, text=lambda: text)
+
+
+@cli.command()
+@click.argument("row")
+@click.argument("tag")
+@click.option("--because", default="", help="Why; recorded.")
+@click.pass_obj
+def tag(shared: _Context, row: str, tag: str, because: str) -> None:
+    """Put a tag on a logged answer (ROW is the completion's id)."""
+    from curate.tags import add_tag
+    from flywheel.rollout import operator
+
+    new = add_tag(shared.store, row, tag, operator(), because)
+    click.echo(f"{row} is tagged {tag}" if new else f"{row} had this tag from you already")
+
+
+@cli.command()
+@click.argument("row")
+@click.argument("text")
+@click.option("--because", default="", help="Why; recorded.")
+@click.pass_obj
+def correct(shared: _Context, row: str, text: str, because: str) -> None:
+    """Say what an answer should have been (ROW is the completion's id)."""
+    from curate.corrections import correct as say_right
+    from flywheel.rollout import operator
+
+    say_right(shared.store, row, text, operator().removeprefix("operator:"), because)
+    click.echo(f"{row} is corrected; the next retrain learns it")
+
+
+@cli.command()
+@alias_argument
+@click.option("--list", "only_list", is_flag=True, help="Show the queue and stop.")
+@click.option("--limit", default=20, show_default=True, help="Most rows.")
+@json_option
+@click.pass_obj
+def review(
+    shared: _Context, alias: str | None, only_list: bool, limit: int, as_json: bool
+) -> None:
+    """Go through the answers that need eyes: accept, edit, reject, tag."""
+    from curate import queue
+    from curate.tags import sweep
+    from flywheel.rollout import operator
+
+    name = shared.alias(alias)
+    sweep(shared.settings, shared.store)
+    if as_json or only_list:
+        items = queue.queue(shared.store, shared.settings, name, limit)
+        shown = [item.model_dump(mode="json") for item in items]
+        show(shown, as_json=as_json, text=lambda: "\n\n".join(map(queue.render, items)))
+        return
+    author = operator().removeprefix("operator:")
+    done = queue.review(shared.store, shared.settings, name, author)
+    click.echo(", ".join(f"{count} {what}" for what, count in done._asdict().items()))
+
+
+@cli.command()
+@alias_argument
+@click.option("--format", "form", type=click.Choice(["sft"]), default="sft", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.pass_obj
+def export(shared: _Context, alias: str | None, form: str, out: Path) -> None:
+    """Write the accepted corrections as a training file (OpenAI's chat JSONL)."""
+    from curate.export import export as write
+    from curate.tags import sweep
+
+    name = shared.alias(alias)
+    sweep(shared.settings, shared.store)
+    pool = write(shared.store, shared.settings, name, form, out=out)
+    click.echo(f"{len(pool.pairs)} pairs in {out}")
+    for reason, rows in sorted(pool.left_out.items()):
+        click.echo(f"  left out, {reason}: {len(rows)}")
+
+
+@cli.command()
+@click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
+@click.option("--fetch", is_flag=True, help="Get the base model first.")
+@json_option
+@click.pass_obj
+def doctor(shared: _Context, url: str | None, fetch: bool, as_json: bool) -> None:
+    """Look for what would go wrong."""
+    from flywheel.doctor import examine
+    from flywheel.model import fetch as get_model
+
+    if fetch:
+        get_model(shared.settings, say=lambda line: click.echo(line, err=as_json))
+    found = examine(shared.settings, url)
+    show(
+        [finding._asdict() for finding in found],
+        as_json=as_json,
+        text=lambda: "\n".join(f"{f.level:<6} {f.what:<9} {_indented(f.said)}" for f in found),
+    )
+    if any(finding.level == "broken" for finding in found):
+        sys.exit(1)
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n" + " " * 17)
+
+
+@cli.command()
+@click.option("--data", type=click.Path(path_type=Path), help="Labelled CSV: text,category.")
+@click.option("--gold", type=click.Path(path_type=Path), help="Gold CSV, else a fifth of --data.")
+@click.option("--labels", type=click.IntRange(2), help="Only the most frequent categories.")
+@click.option("--messages", type=click.IntRange(8), default=240, show_default=True)
+@click.option("--gold-size", type=click.IntRange(10), default=150, show_default=True)
+@json_option
+@click.pass_obj
+def demo(
+    shared: _Context,
+    data: Path | None,
+    gold: Path | None,
+    labels: int | None,
+    messages: int,
+    gold_size: int,
+    as_json: bool,
+) -> None:
+    """Watch the whole loop: serve, correct, retrain, gate, canary, rollback."""
+    from flywheel.demo.play import Options, play
+    from ledger.files import write_json
+
+    report = play(
+        shared.config,
+        Options(data=data, gold=gold, labels=labels, messages=messages, gold_size=gold_size),
+        lambda line: click.echo(line, err=as_json),
+    )
+    file = shared.settings.var / "demo" / "report.json"
+    write_json(file, report.model_dump())
+    show(report.model_dump(), as_json=as_json, text=lambda: f"\n{report.table()}\n\n{file}")
+    if not report.sound:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -83,39 +83,36 @@ def device(train: Train, dtype: str) -> str:
 
 
 def use_physical_cores() -> int:
-    """Let PyTorch use each physical core once, unless OMP_NUM_THREADS says otherwise.
+    """Let PyTorch use each physical core that it may use once; OMP_NUM_THREADS overrules.
 
     Two threads on one core's vector units slow matrix products down. Returns the threads used.
     """
-    import psutil
     import torch
 
-    if "OMP_NUM_THREADS" not in os.environ:
-        allowed = (
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
+        files = (
+            Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+            for number in os.sched_getaffinity(0)
         )
-        torch.set_num_threads(
-            max(1, min(allowed or 1, psutil.cpu_count(logical=False) or allowed or 1))
-        )
+        cores = {file.read_text() for file in files if file.exists()}
+        if cores:
+            torch.set_num_threads(len(cores))
     return torch.get_num_threads()
 
 
 def hardware(chosen: str) -> dict[str, Any]:
     """What trained: processor or GPU, threads, memory in GiB."""
-    import psutil
     import torch
 
     found: dict[str, Any] = {
         "device": chosen,
         "processor": _processor(),
         "threads": torch.get_num_threads(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
     }
     if chosen == "cuda":
         found["gpu"] = torch.cuda.get_device_name()
-        found["gpu_memory_gib"] = round(
-            torch.cuda.get_device_properties(0).total_memory / 2**30, 1
-        )
+        found["gpu_memory_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
     return found
 
 

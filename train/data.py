@@ -181,7 +181,8 @@ def _row(
     _prove(row, prompt, answer, renderer)
     if len(ids) > max_length:
         raise _Unfit(
-            "too long", f"{len(ids)} tokens ({len(prompt)} of the prompt), the limit is {max_length}"
+            "too long",
+            f"{len(ids)} tokens ({len(prompt)} of the prompt), the limit is {max_length}",
         )
     return row, _difference(row, prompt_text, whole_text, answer, renderer)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType, TracebackType
 from typing import NamedTuple, TextIO
@@ -97,7 +97,7 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals(say: Callable[[str], None]) -> Iterator[Stop]:
+def stop_on_signals() -> Iterator[Stop]:
     """Turn SIGINT and SIGTERM into a request to stop at the end of the step.
 
     Signals are left alone outside the main thread, where Python cannot catch them.
@@ -106,12 +106,10 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop.on_signal(number, frame)
-        say("Stopping at the end of this step; once more stops at once.")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    # The handler only sets a flag: printing from one can cut into another print.
+    before = {
+        number: signal.signal(number, stop.on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield stop
     finally:

@@ -45,7 +45,7 @@ class Trainer(SFTTrainer):
         """
         labels = inputs["labels"][:, 1:]
         columns = (labels != -100).any(dim=0).nonzero().flatten()
-        logits = labels.shape[0] * len(columns) * model.config.get_text_config().vocab_size
+        logits = labels.shape[0] * len(columns) * self.model.config.get_text_config().vocab_size
         if (
             labels.device.type != "cpu"
             or return_outputs

@@ -1,0 +1,35 @@
+# The table of contents: each target is one command. `make help` prints this list.
+
+CONFIG ?= $(FLYWHEEL_CONFIG)
+PYTHON ?= python3
+BIN := .venv/bin
+FLYWHEEL := $(BIN)/flywheel $(if $(CONFIG),--config $(CONFIG))
+
+.PHONY: help setup demo serve retrain review test lint lock
+
+help:    ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup:   ## make .venv and install the locked requirements for this machine
+	@$(PYTHON) requirements/install.py
+
+demo: setup ## watch the whole loop on the CPU; DATA=train.csv GOLD=test.csv LABELS=10 take yours
+	@$(BIN)/flywheel --config $(or $(CONFIG),configs/demo.yaml) demo $(if $(DATA),--data $(DATA)) $(if $(GOLD),--gold $(GOLD)) $(if $(LABELS),--labels $(LABELS))
+
+serve: setup ## serve CONFIG, by default the one that fits this machine
+	@$(FLYWHEEL) serve
+
+retrain: setup ## train on the corrections and put the new version before the gate
+	@$(FLYWHEEL) retrain $(ALIAS)
+
+review: setup ## go through the answers that need eyes
+	@$(FLYWHEEL) review $(ALIAS)
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+test: lint ## lint, then all tests, real models included
+	@$(BIN)/python -m pytest
+
+lock:    ## write the lock files anew (needs uv)
+	@sh requirements/lock.sh

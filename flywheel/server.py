@@ -1,0 +1,118 @@
+"""Talking to the running server as an operator does: is it there, what does it do now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from ledger.errors import ConfigError, ServerError
+from ledger.settings import Settings, api_keys
+
+URL_VARIABLE = "FLYWHEEL_URL"
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+
+
+def server_url(settings: Settings, port: int | None = None) -> str:
+    """The address of the API that this configuration's server listens on, ending in `/v1`."""
+    host = settings.serve.host
+    host = _ANYWHERE.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{port or settings.serve.port}/v1"
+
+
+class Server:
+    """A running server.
+
+    Args:
+        url: ends in `/v1`.
+        key: an API key, or None where the server asks for none.
+    """
+
+    def __init__(self, url: str, key: str | None) -> None:
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.Client(headers=headers, timeout=10.0)
+
+    @classmethod
+    def of(cls, settings: Settings, url: str | None = None) -> Server:
+        """The server of a configuration."""
+        return cls(url or server_url(settings), next(iter(api_keys(settings.serve)), None))
+
+    def deployments(self) -> dict[str, Any]:
+        """What the server does for each alias now.
+
+        Raises:
+            ServerError: no answer, or not from a server with the plugin.
+            ConfigError: the key is refused.
+        """
+        try:
+            answer = self._client.get(f"{self.url}/deployments")
+        except httpx.HTTPError as error:
+            raise ServerError(
+                f"no server answers at {self.url} ({type(error).__name__})",
+                remedy="Start it with `make serve`, or name another with --url.",
+            ) from None
+        if answer.status_code == 401:
+            raise ConfigError(
+                f"the server at {self.url} refuses our API key",
+                remedy="Use the keys it was started with (FLYWHEEL_API_KEYS or the key file).",
+            )
+        if answer.status_code != 200:
+            raise ServerError(
+                f"{self.url}/deployments answers {answer.status_code}",
+                rule="What listens there is not a server with the Flywheel plugin.",
+            )
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def wait_for_event(self, alias: str, seq: int, *, seconds: float = 60.0) -> float:
+        """Wait until the server follows a deployment event of an alias.
+
+        Returns:
+            Seconds waited.
+
+        Raises:
+            ServerError: it does not within `seconds`.
+        """
+        return self._wait(
+            lambda now: now["aliases"].get(alias, {}).get("event", -1) >= seq,
+            f"follow event {seq} of {alias}",
+            seconds,
+        )
+
+    def wait_for_candidate(self, alias: str, name: str, *, seconds: float = 120.0) -> float:
+        """Wait until a candidate is loaded.
+
+        Raises:
+            ServerError: it cannot be loaded, with the server's reason, or is not in time.
+        """
+
+        def loaded(now: dict[str, Any]) -> bool:
+            if reason := now["problems"].get(name):
+                raise ServerError(f"the server cannot load {name}: {reason}")
+            return bool(now["aliases"].get(alias, {}).get("candidate") == name)
+
+        return self._wait(loaded, f"load {name}", seconds)
+
+    def numbers(self) -> dict[str, float]:
+        """The `flywheel_*` numbers without labels, from `/metrics`."""
+        text = self._client.get(f"{self.url.removesuffix('/v1')}/metrics").text
+        found = {}
+        for line in text.splitlines():
+            name, _, value = line.partition(" ")
+            if name.startswith("flywheel_") and "{" not in name:
+                found[name.removeprefix("flywheel_").removesuffix("_total")] = float(value)
+        return found
+
+    def _wait(self, done: Callable[[dict[str, Any]], bool], what: str, seconds: float) -> float:
+        started = time.monotonic()
+        while not done(self.deployments()):
+            if time.monotonic() - started > seconds:
+                raise ServerError(
+                    f"the server at {self.url} did not {what} within {seconds:g} s",
+                    remedy="Its log says why; `flywheel doctor` checks the registry.",
+                )
+            time.sleep(0.05)
+        return time.monotonic() - started

@@ -1,0 +1,119 @@
+"""What is live, what is tried, what waits: for `flywheel status` and `flywheel versions`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flywheel.server import Server
+from ledger.deployments import Deployments, version_name
+from ledger.errors import ConfigError, ServerError
+from ledger.registry import Registry
+from ledger.settings import Settings
+from ledger.store import Store
+
+
+def status(settings: Settings, store: Store, aliases: list[str], url: str | None) -> dict[str, Any]:
+    """The state of aliases and of the server."""
+    deployments, base = Deployments(store), settings.model.name
+    tags = store.tag_counts()
+    waiting = len(store.corrections(decision="proposed"))
+    found: dict[str, Any] = {"aliases": {}, "tags": tags, "corrections_to_review": waiting}
+    for alias, state in deployments.states(aliases).items():
+        verdicts = store.evaluations(alias)
+        found["aliases"][alias] = {
+            "live": version_name(alias, state.live, base),
+            "previous": None
+            if state.previous is None
+            else version_name(alias, state.previous, base),
+            "candidate": state.candidate and version_name(alias, state.candidate, base),
+            "share": state.share,
+            "stage": state.stage,
+            "since": state.since or None,
+            "why": state.why,
+            "event": state.seq,
+            "answers": store.counts(alias),
+            "last_verdicts": {name: e.verdict for name, e in list(verdicts.items())[-3:]},
+        }
+    found["server"] = _server(settings, url)
+    found["incomplete"] = [str(path) for path in Registry(settings.registry).incomplete()]
+    return found
+
+
+def _server(settings: Settings, url: str | None) -> dict[str, Any]:
+    try:
+        server = Server.of(settings, url)
+        problems = server.deployments()["problems"]
+        return {"url": server.url, "up": True, "problems": problems, **server.numbers()}
+    except (ServerError, ConfigError) as error:
+        return {"up": False, "reason": error.problem}
+
+
+def status_text(found: dict[str, Any]) -> str:
+    """The status for a person, on one screen."""
+    server = found["server"]
+    lines = []
+    if server["up"]:
+        lost = int(server.get("dropped_records", 0) + server.get("capture_failures", 0))
+        lines.append(f"server     {server['url']}, {lost} records lost since its start")
+        lines += [f"           {name}: {why}" for name, why in server["problems"].items()]
+    else:
+        lines.append(f"server     down: {server['reason']}")
+    for alias, state in found["aliases"].items():
+        since = f" since {_when(state['since'])}" if state["since"] else ""
+        lines.append(f"{alias:<10} live {state['live']}{since}")
+        if state["candidate"]:
+            lines.append(f"           trying {state['candidate']} at {state['share']:g} %")
+        if state["previous"]:
+            lines.append(f"           a rollback goes to {state['previous']}")
+        for version, count in sorted(state["answers"].items()):
+            lines.append(f"           {count} answers by {version}")
+        for name, verdict in state["last_verdicts"].items():
+            lines.append(f"           gate: {name} {verdict}")
+    tags = ", ".join(f"{count} {tag}" for tag, count in sorted(found["tags"].items()))
+    lines.append(f"tags       {tags or 'none'}")
+    lines.append(f"review     {found['corrections_to_review']} correction(s) wait")
+    lines += [f"incomplete {path}" for path in found["incomplete"]]
+    return "\n".join(lines)
+
+
+def versions(settings: Settings, store: Store, alias: str) -> list[dict[str, Any]]:
+    """The versions of an alias, oldest first."""
+    state, verdicts = Deployments(store).state(alias), store.evaluations(alias)
+    roles = {state.live: "live", state.previous: "previous", state.candidate: "candidate"}
+    found = []
+    for version in Registry(settings.registry).versions(alias):
+        manifest, verdict = version.manifest, verdicts.get(version.name)
+        found.append(
+            {
+                "version": version.name,
+                "role": roles.get(manifest.version),
+                "created": manifest.created,
+                "parent": manifest.parent,
+                "pairs": manifest.pairs,
+                "dataset": manifest.dataset_id,
+                "verdict": verdict and verdict.verdict,
+                "score": verdict and verdict.report.get("gold_candidate"),
+                "baseline_score": verdict and verdict.report.get("gold_baseline"),
+                "run": manifest.run_id,
+            }
+        )
+    return found
+
+
+def versions_text(alias: str, found: list[dict[str, Any]]) -> str:
+    """The versions for a person."""
+    if not found:
+        return f"{alias} has no versions yet; `flywheel retrain {alias}` makes one"
+    lines = [f"{'version':<16} {'':<10} {'made':<17} {'pairs':>6} {'gold':>6} verdict"]
+    for row in found:
+        score = "" if row["score"] is None else f"{row['score']:.0%}"
+        lines.append(
+            f"{row['version']:<16} {row['role'] or '':<10} {_when(row['created']):<17} "
+            f"{row['pairs']:>6} {score:>6} {row['verdict'] or 'not judged'}"
+        )
+    return "\n".join(lines)
+
+
+def _when(ts: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(ts))

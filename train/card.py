@@ -1,0 +1,105 @@
+"""The model card of a version, in the form of the Hugging Face hub: YAML header, then Markdown.
+
+A version never changes, so its card holds what was known when it was made. Scores come after
+that and stand in the ledger's evaluations; the card says so instead of promising them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import yaml
+
+from ledger.dataset import DatasetManifest
+from ledger.settings import Settings
+from train.result import TrainResult
+
+
+def card(
+    settings: Settings,
+    alias: str,
+    name: str,
+    parent: str | None,
+    manifest: DatasetManifest,
+    result: TrainResult,
+) -> str:
+    """The text of README.md.
+
+    Args:
+        name: the pinned name, `support@v4`.
+        parent: the pinned name that was live when it was trained; None for the base model.
+    """
+    header = {
+        "base_model": settings.model.name,
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "sft", "trl", "flywheel"],
+    }
+    options, lengths = result.settings, result.lengths
+    description = settings.aliases[alias].description
+    left_out = [(reason, len(rows)) for reason, rows in manifest.left_out.items()]
+    left_out += [(reason, len(rows)) for reason, rows in result.left_out.items()]
+    rows = [
+        ("base model", f"`{settings.model.name}`"),
+        ("base fingerprint", f"`{result.base_fingerprint}`"),
+        ("chat template", f"`{result.template_hash}`"),
+        ("parent", f"`{parent}`" if parent else "none: the base model was live"),
+        ("run", f"`{result.run_id}`"),
+        ("dataset", f"`{result.dataset_id}`"),
+        ("made", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(result.created))),
+    ]
+    recipe = [
+        (
+            "LoRA rank, alpha, dropout",
+            f"{options['rank']}, {options['alpha']}, {options['dropout']}",
+        ),
+        ("target modules", f"`{options['target_modules']}`"),
+        ("parameters", f"{result.adapter_parameters:,}"),
+        ("epochs, steps", f"{options['epochs']}, {result.steps}"),
+        ("pairs a step", f"{options['batch_size'] * options['accumulation']}"),
+        (
+            "learning rate",
+            f"{options['learning_rate']:g}, linear, {options['warmup_ratio']:.0%} warm-up",
+        ),
+        ("weight decay", f"{options['weight_decay']:g}"),
+        ("number format", result.dtype),
+        ("seed", f"{result.seed}"),
+        ("loss, first to last step", f"{result.loss[0]:.4f} to {result.loss[-1]:.4f} nats a token"),
+        ("time", f"{result.seconds:.0f} s, {result.tokens_per_second:.0f} tokens/s"),
+        ("hardware", _hardware(result)),
+        ("software", ", ".join(f"{key} {value}" for key, value in result.versions.items())),
+    ]
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
+        f"# {name}",
+        f"A LoRA adapter for `{settings.model.name}`"
+        + (f" that {description}." if description else "."),
+        "## What changed",
+        f"Trained from the base model on {result.pairs} corrected answers. The loss covers the "
+        "corrected answer and its end-of-turn token; prompts are those that were served.",
+        _table(("", ""), rows),
+        "## Training data",
+        _table(("source of the correction", "pairs"), sorted(result.sources.items())),
+        f"Examples are {lengths['min']} to {lengths['max']} tokens long (median "
+        f"{lengths['median']}). The rows are in `training_data.jsonl`, redacted as the ledger "
+        "keeps them.",
+        _table(("left out because", "rows"), left_out) if left_out else "No row was left out.",
+        "## Training",
+        _table(("", ""), recipe),
+        "## Evaluation",
+        "Pending when this version was made. A version never changes, so its scores are not "
+        f"written here: `flywheel versions {alias}` shows them, and `eval_results.json` of its "
+        "run has the details.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: tuple[str, str], rows: Sequence[tuple[str, object]]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {left} | {right} |" for left, right in rows)])
+
+
+def _hardware(result: TrainResult) -> str:
+    found = result.hardware
+    return found.get("gpu") or f"{found['processor']}, {found['threads']} threads"
