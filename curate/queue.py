@@ -41,6 +41,16 @@ class QueueItem(NamedTuple):
     proposed: Correction | None
 
 
+def as_json(item: QueueItem) -> dict[str, Any]:
+    """A row for a program."""
+    return {
+        **item._asdict(),
+        "tags": [tag.model_dump() for tag in item.tags],
+        "feedback": [given.model_dump(exclude_none=True) for given in item.feedback],
+        "proposed": item.proposed and item.proposed.model_dump(),
+    }
+
+
 class ReviewReport(NamedTuple):
     """What was done in a review, in rows."""
 

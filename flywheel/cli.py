@@ -122,7 +122,9 @@ def serve(
 @click.option("--fresh", is_flag=True, help="Start anew although the last run is unfinished.")
 @json_option
 @click.pass_obj
-def retrain(shared: _Context, alias: str | None, url: str | None, fresh: bool, as_json: bool) -> None:
+def retrain(
+    shared: _Context, alias: str | None, url: str | None, fresh: bool, as_json: bool
+) -> None:
     """Train a version on the corrections and put it before the gate; resumes what was cut off."""
     from flywheel.retrain import retrain as run
 
@@ -271,9 +273,7 @@ def correct(shared: _Context, row: str, text: str, because: str) -> None:
 @click.option("--limit", default=20, show_default=True, help="Most rows.")
 @json_option
 @click.pass_obj
-def review(
-    shared: _Context, alias: str | None, only_list: bool, limit: int, as_json: bool
-) -> None:
+def review(shared: _Context, alias: str | None, only_list: bool, limit: int, as_json: bool) -> None:
     """Go through the answers that need eyes: accept, edit, reject, tag."""
     from curate import queue
     from curate.tags import sweep
@@ -283,7 +283,7 @@ def review(
     sweep(shared.settings, shared.store)
     if as_json or only_list:
         items = queue.queue(shared.store, shared.settings, name, limit)
-        shown = [item.model_dump(mode="json") for item in items]
+        shown = [queue.as_json(item) for item in items]
         show(shown, as_json=as_json, text=lambda: "\n\n".join(map(queue.render, items)))
         return
     author = operator().removeprefix("operator:")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flywheel.server import Server
-from ledger.deployments import Deployments, version_name
+from ledger.deployments import Deployments, parse_version, version_name
 from ledger.errors import FlywheelError, GateRefused, UsageError
 from ledger.files import read_json, write_json
 from ledger.settings import Settings
@@ -84,16 +84,17 @@ def retrain(
         server.deployments()  # better now than after the training
         run, resumed = _run_folder(settings, alias, fresh=fresh)
         say(f"{'Resuming' if resumed else 'Run'} {run}")
-        steps = _Steps(run, ["--config", config, "--alias", alias, "--run", str(run)], say)
+        steps = _Steps(run, ["--config", config, "--run", str(run)], say)
+        of_alias = ["--alias", alias]
 
         from curate.tags import sweep
 
         sweep(settings, store)
-        steps.do("curate", "curate.build", done="dataset/manifest.json")
+        steps.do("curate", "curate.build", of_alias, done="dataset/manifest.json")
         steps.do("train", "train.sft", done="train.json")
         baseline = version_name(alias, state.live, settings.model.name)
-        steps.do("publish", "train.publish", ["--parent", baseline], done="publish.json")
-        version = int(read_json(run / "publish.json")["version"])
+        steps.do("publish", "train.publish", [*of_alias, "--parent", baseline], done="publish.json")
+        version = parse_version(read_json(run / "publish.json")["version"], alias)
         name = version_name(alias, version, settings.model.name)
 
         started = time.monotonic()
@@ -103,7 +104,7 @@ def retrain(
         steps.seconds["load"] = time.monotonic() - started
         say(f"load     {name} is in the live server, with no traffic")
 
-        asked = ["--candidate", name, "--baseline", baseline, "--base-url", server.url]
+        asked = [*of_alias, "--candidate", name, "--baseline", baseline, "--base-url", server.url]
         code = steps.do("gate", "eval.gate", asked, accept=(0, _REFUSED))
         verdict = str(read_json(run / "eval_results.json")["verdict"])
         if code == _REFUSED:
@@ -147,7 +148,8 @@ class _Steps:
         self._say(f"{step:<8} …")
         started = time.monotonic()
         command = [sys.executable, "-m", module, *self._words, *(more or [])]
-        code = _wait(subprocess.Popen(command))
+        # What a step says is for a person; our own output may be JSON for a program.
+        code = _wait(subprocess.Popen(command, stdout=sys.stderr))
         self.seconds[step] = time.monotonic() - started
         if code not in accept:
             raise _Stopped(step, code, self._run)

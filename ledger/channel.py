@@ -12,6 +12,7 @@ Frames are a 4-byte length and a MessagePack array. To the writer `["row", field
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import struct
@@ -34,15 +35,36 @@ _COMPLAIN_SECONDS = 10.0
 
 def frame(message: Any) -> bytes:
     """One message as bytes on the wire."""
-    data = msgspec.msgpack.encode(message)
+    try:
+        data = msgspec.msgpack.encode(message)
+    except (UnicodeEncodeError, OverflowError):  # JSON says more than MessagePack can
+        data = msgspec.msgpack.encode(_sayable(message))
     return _LENGTH.pack(len(data)) + data
 
 
+def _sayable(value: Any) -> Any:
+    """A JSON value without half surrogate pairs (a `?` each) and numbers beyond 64 bits (text)."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
+    if isinstance(value, dict):
+        return {_sayable(key): _sayable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sayable(item) for item in value]
+    return value
+
+
 class Frames:
-    """Cuts a stream of bytes into messages."""
+    """Cuts a stream of bytes into messages.
+
+    Attributes:
+        malformed: frames that held no message; they are skipped.
+    """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self.malformed = 0
 
     def feed(self, data: bytes) -> list[Any]:
         """Add bytes; return the messages that are complete now."""
@@ -53,7 +75,10 @@ class Frames:
             end = start + _LENGTH.size + length
             if len(self._buffer) < end:
                 break
-            found.append(msgspec.msgpack.decode(self._buffer[start + _LENGTH.size : end]))
+            try:
+                found.append(msgspec.msgpack.decode(self._buffer[start + _LENGTH.size : end]))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self.malformed += 1
             start = end
         del self._buffer[:start]
         return found
@@ -156,8 +181,25 @@ class Channel:
     # -- the writer's life ---------------------------------------------------------------
 
     def _spawn(self) -> None:
+        if self._closing:
+            return
+        try:
+            ours = self._start_writer()
+        except OSError as error:  # no process or file handle to be had: perhaps in a moment
+            logger.error("the log's writer cannot be started: %s", error)
+            self._loop.call_later(_RESTART_SECONDS, self._spawn)
+            return
+        ours.setblocking(False)
+        self._socket, self._sent_of_first = ours, 0
+        self._frames = Frames()
+        self._loop.add_reader(ours, self._receive)
+        self._flush()
+
+    def _start_writer(self) -> socket.socket:
+        """A new writer process; returns our end of the way to it."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as on_failure, theirs:
+            on_failure.callback(ours.close)
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
             command = [sys.executable, "-m", "ledger.writer"]
@@ -170,11 +212,8 @@ class Channel:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        ours.setblocking(False)
-        self._socket, self._sent_of_first = ours, 0
-        self._frames = Frames()
-        self._loop.add_reader(ours, self._receive)
-        self._flush()
+            on_failure.pop_all()
+        return ours
 
     def _receive(self) -> None:
         assert self._socket is not None
@@ -214,6 +253,9 @@ class Channel:
         Needs no running loop: it is called when the interpreter exits.
         """
         self._closing = True
+        if self._socket is None and self._waiting and self._process is not None:
+            # The writer died a moment ago, and the next one was not started yet.
+            self._socket, self._sent_of_first = self._start_writer(), 0
         if self._socket is not None:
             deadline = time.monotonic() + seconds
             try:

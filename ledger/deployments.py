@@ -182,6 +182,14 @@ class Deployments:
         why: str,
     ) -> Change:
         before = self.state(alias)
+        if kind == "share" and not (share is not None and 0 < share < 100):
+            raise UsageError(
+                f"a share of {share} %", rule="A share is above 0 and below 100 percent."
+            )
+        if version is not None and version < 0:
+            raise UsageError(
+                f"version {version} of {alias}", rule="Versions count from 1; 0 is base."
+            )
         event = DeploymentEvent(
             alias=alias, ts=now(), kind=kind, version=version, share=share, who=who, why=why
         )
@@ -222,10 +230,6 @@ def _check(state: Deployment, event: DeploymentEvent) -> None:
                 rule="One version is tried at a time.",
                 remedy=f"Promote it, or drop it with `flywheel rollback {alias}`.",
             )
-    if event.kind == "share" and not 0 < (event.share or 0) < 100:
-        raise UsageError(
-            f"a share of {event.share:g} %", rule="A share is above 0 and below 100 percent."
-        )
     if event.kind == "promote" and event.version == state.live:
         raise UsageError(f"v{event.version} of {alias} is live already")
     if event.kind == "rollback" and state.candidate is None and state.previous is None:

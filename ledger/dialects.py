@@ -49,7 +49,7 @@ class Conversation(NamedTuple):
 
 
 def conversation(api: Api, body: dict[str, Any], prompt_index: int = 0) -> Conversation:
-    """Read a request body.
+    """Read a request body; what does not have the form it should have is left out.
 
     Args:
         prompt_index: which prompt is meant where a text completion asks several at once.
@@ -60,6 +60,8 @@ def conversation(api: Api, body: dict[str, Any], prompt_index: int = 0) -> Conve
         "responses": _responses,
         "messages": _anthropic,
     }[api]
+    if not isinstance(body, dict):
+        body = {}
     kwargs, metadata = body.get("chat_template_kwargs"), body.get("metadata")
     return Conversation(
         messages=read(body),
@@ -88,6 +90,8 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
 
 def _content(content: Any) -> Any:
     """A string where all parts are text, joined by line breaks as vLLM joins them."""
+    if isinstance(content, dict):
+        content = [content]
     if not isinstance(content, list):
         return content
     parts = [_part(part) for part in content]
@@ -144,7 +148,8 @@ def _anthropic(body: dict[str, Any]) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     if system := body.get("system"):
         messages.append({"role": "system", "content": _content(system)})
-    for message in body.get("messages") or []:
+    given = body.get("messages")
+    for message in given if isinstance(given, list) else []:
         if not isinstance(message, dict):
             continue
         role, content = message.get("role", "user"), message.get("content")
@@ -165,7 +170,7 @@ def _anthropic(body: dict[str, Any]) -> list[dict[str, Any]]:
         if calls:
             messages.append(_assistant_calls(calls, _content(spoken) if spoken else None))
         elif spoken or not blocks:
-            messages.append({"role": role, "content": _content(spoken) if blocks else content})
+            messages.append({"role": role, "content": _content(spoken if blocks else content)})
     return messages
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from ledger.errors import LedgerError, LedgerLocked
+from ledger.errors import LedgerError, LedgerLocked, RowRefused
 from ledger.migrations import HEAD
 
 _VERSION_TABLE = sa.table("alembic_version", sa.column("version_num"))
@@ -90,6 +90,8 @@ def _migrate(engine: sa.Engine, file: Path | None) -> None:
             )
         logging.getLogger("alembic").setLevel(logging.WARNING)
         with engine.begin() as connection:
+            if file is not None:  # the driver would commit each CREATE TABLE by itself
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -109,14 +111,22 @@ def translated(what: str) -> Iterator[None]:
     """Turn a driver's error into ours, with the remedy where we know one."""
     try:
         yield
-    except (sa.exc.DBAPIError, OSError) as error:
-        text = str(getattr(error, "orig", error))
+    except (sa.exc.IntegrityError, sa.exc.DataError) as error:
+        raise RowRefused(f"the ledger {what} does not take this: {error.orig}") from error
+    except (OverflowError, UnicodeEncodeError) as error:  # from the driver, before it sends
+        raise RowRefused(f"the ledger {what} cannot hold this: {error}") from error
+    except OSError as error:
+        raise LedgerError(
+            f"the ledger {what} cannot be opened: {error.strerror} ({error.filename})"
+        ) from error
+    except sa.exc.DBAPIError as error:
+        text = str(error.orig)
         if "locked" in text or "busy" in text:
             raise LedgerLocked(
                 f"the ledger {what} is locked by another process",
                 remedy="Wait until that process is done, or raise ledger.lock_seconds.",
             ) from error
-        if "full" in text or "No space left" in text:
+        if "full" in text:
             raise LedgerError(
                 f"the disk of the ledger {what} is full", remedy="Free space and try again."
             ) from error

@@ -6,6 +6,7 @@ FlywheelError                 anything we raise on purpose; a CLI prints it and 
 ├── RecordError               a record that came from outside does not fit its schema
 ├── LedgerError               the ledger cannot be opened, read or written
 │   ├── LedgerLocked          another process holds it longer than we wait
+│   ├── RowRefused            no table takes this row, now or later
 │   └── StaleDeployment       compare-and-set lost: somebody changed the deployment first
 ├── UnknownRow                a request id that the ledger has never seen
 ├── RegistryError             a version folder is missing, incomplete, altered or unservable
@@ -60,6 +61,10 @@ class LedgerError(FlywheelError):
 
 class LedgerLocked(LedgerError):
     """Another process holds the ledger longer than we wait."""
+
+
+class RowRefused(LedgerError):
+    """A row breaks a rule of its table, or holds what no database stores."""
 
 
 class StaleDeployment(LedgerError):

@@ -36,7 +36,7 @@ def base_fingerprint(folder: Path) -> str:
         {
             "config": config,
             "weights": weights,
-            "index": json.loads(index.read_text()) if index.exists() else None,
+            "index": _read(index, folder) if index.exists() else None,
         },
     )
 

@@ -9,6 +9,8 @@ claimed when a version is pruned.
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,17 @@ from ledger.hashing import file_sha256
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+# What vLLM's lora/peft_helper.py refuses (0.32), or would apply as if it were not there.
+_UNSERVABLE = (
+    "use_dora",
+    "modules_to_save",
+    "lora_bias",
+    "alora_invocation_tokens",
+    "layer_replication",
+    "use_bdlora",
+    "use_qalora",
+)
+_PLAIN_STARTS = ("gaussian", "eva", "orthogonal")
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -220,11 +233,15 @@ class Registry:
             used = [self._claimed(p) for p in taken.values()]
             numbers = [number for owner, number in used if owner == alias] + self._numbers(alias)
             lora_id, version = max(taken, default=0) + 1, max(numbers, default=0) + 1
+            # Linked when it is filled: another process must see whose number it is at once.
+            claim = ids / f".{os.getpid()}-{secrets.token_hex(4)}"
+            claim.write_text(json.dumps([alias, version]), encoding="utf-8")
             try:
-                with open(ids / str(lora_id), "x", encoding="utf-8") as handle:
-                    json.dump([alias, version], handle)
+                os.link(claim, ids / str(lora_id))
             except FileExistsError:
                 continue  # another process took it: look again
+            finally:
+                claim.unlink()
             return version, lora_id
 
     @staticmethod
@@ -232,7 +249,7 @@ class Registry:
         try:
             alias, version = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
-            return "", 0  # its writer died between making and filling it: the id stays taken
+            return "", 0  # damaged, but the id stays taken
         return str(alias), int(version)
 
 
@@ -263,18 +280,27 @@ def check_adapter(folder: Path, *, max_rank: int | None = None) -> dict[str, Any
         raise RegistryError(f"{folder} has no {ADAPTER_CONFIG}") from None
     except ValueError as error:
         raise RegistryError(f"{folder / ADAPTER_CONFIG} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise RegistryError(f"{folder / ADAPTER_CONFIG} does not hold a JSON object")
+    start = config.get("init_lora_weights")
     unservable = {
-        "use_dora": config.get("use_dora"),
-        "modules_to_save": config.get("modules_to_save"),
-        "lora_bias": config.get("lora_bias"),
+        **{name: config.get(name) for name in _UNSERVABLE},
         "bias": config.get("bias") not in (None, "none"),
+        # The others (PiSSA, OLoRA, CorDA, LoftQ, …) change the base model's weights.
+        f"init_lora_weights={start}": isinstance(start, str) and start not in _PLAIN_STARTS,
     }
     if refused := [name for name, value in unservable.items() if value]:
         raise RegistryError(
             f"the adapter in {folder} uses {', '.join(refused)}, which vLLM cannot serve",
             remedy="Train plain LoRA or rsLoRA.",
         )
-    rank = max([config.get("r", 0), *(config.get("rank_pattern") or {}).values()])
+    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    if not all(type(rank) is int and rank > 0 for rank in ranks):
+        raise RegistryError(
+            f"{folder / ADAPTER_CONFIG} gives the rank(s) {ranks}",
+            rule="`r` and the values of `rank_pattern` are whole numbers above 0.",
+        )
+    rank = max(ranks)
     if max_rank is not None and rank > max_rank:
         raise RegistryError(
             f"the adapter in {folder} has rank {rank}, the server accepts up to {max_rank}",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,13 +21,11 @@ from ledger.errors import ConfigError
 CONFIG_VARIABLE = "FLYWHEEL_CONFIG"
 KEYS_VARIABLE = "FLYWHEEL_API_KEYS"
 
-Share = Annotated[float, Field(gt=0, le=100)]
-
 
 class Section(BaseModel):
     """A part of the configuration; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -188,27 +186,30 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        wrong = []
         if self.train.rank > self.serve.max_lora_rank:
-            raise ValueError(
+            wrong.append(
                 f"train.rank is {self.train.rank} but serve.max_lora_rank is "
                 f"{self.serve.max_lora_rank}: the server would refuse the adapter; raise "
                 "serve.max_lora_rank or lower train.rank"
             )
         for alias in self.aliases:
             if not alias or not all(c.isalnum() or c in "-_." for c in alias) or alias[0] in "-.":
-                raise ValueError(
+                wrong.append(
                     f"alias {alias!r}: use letters, digits, '-', '_' and '.', not '.' or '-' first"
                 )
             if alias == self.model.name:
-                raise ValueError(
+                wrong.append(
                     f"alias {alias!r} is also model.name; requests for it would be ambiguous: "
                     "rename one of them"
                 )
         if self.train.max_length and self.train.max_length > self.model.max_length:
-            raise ValueError(
+            wrong.append(
                 f"train.max_length {self.train.max_length} is above model.max_length "
                 f"{self.model.max_length}: such rows could never have been served; lower it"
             )
+        if wrong:
+            raise ValueError("\n  ".join(wrong))
         return self
 
     @property
@@ -242,6 +243,18 @@ class Settings(Section):
         return next(iter(self.aliases)) if len(self.aliases) == 1 else None
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({key for key in keys if key != "<<" and keys.count(key) > 1}):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{', '.join(twice)}: given twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def load(path: Path | str) -> Settings:
     """Read a configuration.
 
@@ -250,7 +263,7 @@ def load(path: Path | str) -> Settings:
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(
             f"no configuration at {path}",

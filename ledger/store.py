@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -35,7 +34,7 @@ from ledger.settings import Settings
 logger = logging.getLogger(__name__)
 
 _TEXT_OF_INTERACTION = ("messages", "response", "tools", "metadata")
-_JSON_OF_INTERACTION = ("sampling", "chat_template_kwargs")
+_JSON_OF_INTERACTION = ("sampling", "chat_template_kwargs")  # the second may hold text too
 _PLAIN_OF_INTERACTION = [
     column.name
     for column in tables.interactions.columns
@@ -90,9 +89,10 @@ class Store:
             return fields, True
         try:
             return {key: self._redactor(value) for key, value in fields.items()}, True
-        except Exception:  # fail closed, whatever a detector does
+        except Exception as error:  # fail closed, whatever a detector does
             self.redaction_failures += 1
-            logger.exception("redaction failed; the text of a row is not kept")
+            # Only what kind of error: its message may quote the text.
+            logger.error("redaction failed (%s); the text is not kept", type(error).__name__)
             return {}, False
 
     # -- interactions --------------------------------------------------------------------
@@ -112,7 +112,7 @@ class Store:
             with self.transaction() as own:
                 return self.add_interactions(rows, own)
         new = [self._interaction_values(row) for row in rows]
-        ids = [values["row_id"] for values in new]
+        ids = [row_id for values in new for row_id in (values["row_id"], _second_id(values))]
         seen: dict[str, float] = {}
         for chunk in _chunks(ids):
             query = sa.select(tables.interactions.c.row_id, tables.interactions.c.ts)
@@ -123,7 +123,9 @@ class Store:
             if seen.get(values["row_id"]) == values["ts"]:
                 continue
             if values["row_id"] in seen:
-                values["row_id"] += f"~{uuid.uuid4().hex[:8]}"
+                values["row_id"] = _second_id(values)
+                if values["row_id"] in seen:
+                    continue
             seen[values["row_id"]] = values["ts"]
             insert.append(values)
         if insert:
@@ -132,14 +134,16 @@ class Store:
 
     def _interaction_values(self, row: Interaction) -> dict[str, Any]:
         values = {name: getattr(row, name) for name in _PLAIN_OF_INTERACTION}
-        text = {name: getattr(row, name) for name in _TEXT_OF_INTERACTION}
+        text = {
+            name: getattr(row, name) for name in (*_TEXT_OF_INTERACTION, "chat_template_kwargs")
+        }
         if row.stored_text:
             text, values["stored_text"] = self.redacted(text)
         else:
             text = {}
+        kwargs = text.pop("chat_template_kwargs", None)
         values["text"] = pack(text)
         values["sampling"] = json.dumps(row.sampling)
-        kwargs = row.chat_template_kwargs
         values["chat_template_kwargs"] = None if kwargs is None else json.dumps(kwargs)
         return values
 
@@ -253,13 +257,9 @@ class Store:
             with self.transaction() as own:
                 return self.add_feedback(row, own)
         table = tables.feedback
-        known = sa.select(table.c.seq).where(table.c.feedback_id == row.feedback_id)
-        if connection.scalar(known) is not None:
-            return False
         values = row.model_dump(exclude={"correction", "reason"})
         text, _ = self.redacted({"correction": row.correction, "reason": row.reason})
-        connection.execute(sa.insert(table).values(**values, text=pack(text)))
-        return True
+        return _insert_new(connection, table, {**values, "text": pack(text)})
 
     def feedback(
         self,
@@ -294,16 +294,9 @@ class Store:
                 return self.add_tags(rows, own)
         new = 0
         for row in rows:
-            table = tables.tags
-            known = sa.select(table.c.seq).where(
-                table.c.row_id == row.row_id, table.c.tag == row.tag, table.c.who == row.who
-            )
-            if connection.scalar(known) is None:
-                values = row.model_dump()
-                text, _ = self.redacted({"why": row.why})
-                values["why"] = text.get("why", "")
-                connection.execute(sa.insert(table).values(**values))
-                new += 1
+            text, _ = self.redacted({"why": row.why})
+            values = {**row.model_dump(), "why": text.get("why", "")}
+            new += _insert_new(connection, tables.tags, values)
         return new
 
     def tags(self, row_ids: Sequence[str]) -> dict[str, list[Tag]]:
@@ -429,14 +422,25 @@ class Store:
         two passes over the same rows one waits here and then learns that the work is done.
         """
         table = tables.cursors
-        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-        connection.execute(insert(table).values(name=name, position=0).on_conflict_do_nothing())
+        _insert_new(connection, table, {"name": name, "position": 0})
         moved = connection.execute(
             sa.update(table)
             .where(table.c.name == name, table.c.position == expected)
             .values(position=position)
         )
         return moved.rowcount == 1
+
+
+def _insert_new(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
+    """Insert a row unless it is there, also where two processes try at once; whether it was new."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return connection.execute(insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+
+
+def _second_id(values: dict[str, Any]) -> str:
+    """Row id of an answer whose request id was used before: the same however often it comes."""
+    row_id, microseconds = values["row_id"], round(values["ts"] * 1e6)
+    return f"{row_id}~{microseconds:x}"
 
 
 def now() -> float:

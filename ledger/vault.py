@@ -29,13 +29,19 @@ class Vault:
         """Read the key, making it on first use.
 
         Raises:
-            ConfigError: the file is readable by others, or does not hold a key.
+            ConfigError: the file cannot be read or made, is readable by others, or does not
+                hold a key.
         """
         try:
+            if not key_file.exists():
+                _create(key_file)
             mode = key_file.stat().st_mode
-        except FileNotFoundError:
-            _create(key_file)
-            mode = key_file.stat().st_mode
+            content = key_file.read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"privacy.key_file {key_file} can be neither read nor made: {error.strerror}",
+                remedy="Set privacy.key_file to a file in a folder that this user can write.",
+            ) from error
         if mode & 0o077:
             raise ConfigError(
                 f"key file {key_file} has mode {mode & 0o777:04o}",
@@ -43,7 +49,7 @@ class Vault:
                 remedy=f"chmod 600 {key_file}",
             )
         try:
-            key = bytes.fromhex(key_file.read_text().strip())
+            key = bytes.fromhex(content.decode("ascii").strip())
         except ValueError:
             key = b""
         if len(key) != _KEY_BYTES:

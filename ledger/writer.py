@@ -7,8 +7,8 @@ event loop. A record waits at most `ledger.flush_ms` for others. When the ledger
 written (locked, full disk) the batch is kept and tried again while the server's buffer fills;
 feedback is then refused, so that its sender tries again. The process ends when the server's
 end of the socket closes and everything read is committed: it outlives a killed server by as
-long as that takes. It survives the death of neither itself nor the machine: rows of the last
-flush are lost then.
+long as that takes, or by a minute where the ledger cannot be written. It survives the death of
+neither itself nor the machine: rows of the last flush are lost then.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from ledger.channel import Frames, frame
 from ledger.dialects import conversation
-from ledger.errors import LedgerError
+from ledger.errors import FlywheelError, LedgerError, RowRefused
 from ledger.hashing import canonical_json
 from ledger.records import Feedback, FeedbackIn, Interaction
 from ledger.settings import Settings, load
@@ -77,7 +75,7 @@ class Writer:
                 deadline = now + UNKNOWN_ROW_SECONDS
                 self._feedback.append((message[1], FeedbackIn.model_validate(message[2]), deadline))
                 self._due = now  # somebody waits for its acknowledgement
-        except (ValidationError, KeyError, TypeError, IndexError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             self.malformed += 1
             # Only where it went wrong: the content is what somebody typed.
             logger.error("a record is malformed and left out (%s)", type(error).__name__)
@@ -88,22 +86,13 @@ class Writer:
 
     def commit(self) -> bool:
         """Commit the batch in one transaction; False where the ledger cannot be written now."""
-        answers: list[tuple[int, int, Any]] = []
-        later: list[tuple[int, FeedbackIn, float]] = []
+        return self._commit(alone=False)
+
+    def _commit(self, *, alone: bool) -> bool:
         try:
-            with self._store.transaction() as connection:
-                self._store.add_interactions(self._rows, connection)
-                for number, given, deadline in self._feedback:
-                    row_id = self._store.row_id(given.id, given.choice, connection)
-                    if row_id is not None:
-                        row = self._feedback_row(given, row_id)
-                        new = self._store.add_feedback(row, connection)
-                        body = {"id": row.feedback_id, "row": row_id, "duplicate": not new}
-                        answers.append((number, 200, body))
-                    elif time.monotonic() < deadline:
-                        later.append((number, given, deadline))
-                    else:
-                        answers.append((number, 404, {"id": given.id}))
+            answers, later = self._store_batch()
+        except RowRefused as error:
+            return self._leave_out(error) if alone else self._commit_singly()
         except LedgerError as error:
             if self.failing_since is None:
                 self.failing_since = time.monotonic()
@@ -112,12 +101,8 @@ class Writer:
                 self._answer(number, 503, {"reason": error.problem})
             self._feedback = []
             return False
-        except Exception as error:  # one row that no database takes must not cost the others
-            if len(self._rows) + len(self._feedback) > 1:
-                return self._commit_singly()
-            self.malformed += 1
-            logger.error("a record cannot be stored and is left out (%s)", type(error).__name__)
-            answers = [(number, 422, {}) for number, _, _ in self._feedback]
+        except Exception as error:  # whatever one row does must not cost the others
+            return self._leave_out(error) if alone else self._commit_singly()
         if self.failing_since is not None:
             logger.warning("the ledger can be written again; nothing that was read is lost")
             self.failing_since = None
@@ -127,14 +112,52 @@ class Writer:
             self._answer(*answer)
         return True
 
+    def _store_batch(
+        self,
+    ) -> tuple[list[tuple[int, int, Any]], list[tuple[int, FeedbackIn, float]]]:
+        """One transaction; returns what to answer now, and the feedback to look at again."""
+        answers: list[tuple[int, int, Any]] = []
+        later: list[tuple[int, FeedbackIn, float]] = []
+        with self._store.transaction() as connection:
+            self._store.add_interactions(self._rows, connection)
+            for number, given, deadline in self._feedback:
+                row_id = self._store.row_id(given.id, given.choice, connection)
+                if row_id is not None:
+                    row = self._feedback_row(given, row_id)
+                    new = self._store.add_feedback(row, connection)
+                    body = {"id": row.feedback_id, "row": row_id, "duplicate": not new}
+                    answers.append((number, 200, body))
+                elif time.monotonic() < deadline:
+                    later.append((number, given, deadline))
+                else:
+                    answers.append((number, 404, {"id": given.id}))
+        return answers, later
+
     def _commit_singly(self) -> bool:
+        """Each for itself, so that only what cannot be stored is left out."""
         rows, feedback = self._rows, self._feedback
-        for row in rows:
+        later: list[tuple[int, FeedbackIn, float]] = []
+        for index, row in enumerate(rows):
             self._rows, self._feedback = [row], []
-            self.commit()
-        for given in feedback:
+            if not self._commit(alone=True):
+                self._rows, self._feedback = rows[index:], feedback
+                return False
+        for index, given in enumerate(feedback):
             self._rows, self._feedback = [], [given]
-            self.commit()
+            if not self._commit(alone=True):  # this one is answered
+                self._feedback = later + feedback[index + 1 :]
+                return False
+            later += self._feedback
+        self._rows, self._feedback = [], later
+        return True
+
+    def _leave_out(self, error: Exception) -> bool:
+        """Drop the one record of the batch; only the kind of error is told, not the content."""
+        self.malformed += 1
+        logger.error("a record cannot be stored and is left out (%s)", type(error).__name__)
+        for number, _, _ in self._feedback:
+            self._answer(number, 422, {})
+        self._rows, self._feedback = [], []
         return True
 
     def _interaction(self, fields: dict[str, Any]) -> Interaction:
@@ -167,7 +190,7 @@ class Writer:
         )
 
 
-def run(settings: Settings, sock: socket.socket) -> int:
+def run(config: Path, sock: socket.socket) -> int:
     """Read frames until the other end closes; returns the process's exit status."""
 
     def answer(number: int, status: int, body: Any) -> None:
@@ -176,13 +199,16 @@ def run(settings: Settings, sock: socket.socket) -> int:
         except OSError:
             logger.warning("the server went away before its feedback was acknowledged")
 
-    store = Store.open(settings)
-    writer = Writer(settings, store, Vault.open(settings.privacy.key_file), answer)
-    frames = Frames()
+    opened = _open(config, sock)
+    if opened is None:
+        return 1
+    settings, store, vault = opened
+    writer = Writer(settings, store, vault, answer)
+    frames, gone = Frames(), _Gone(sock)
     open_end = True
     while open_end or writer.pending:
         if writer.failing_since is not None:
-            if not open_end and time.monotonic() - writer.failing_since > _GIVE_UP_SECONDS:
+            if gone.too_long():
                 logger.error("giving up: the last rows could not be written")
                 return 1
             time.sleep(_RETRY_SECONDS)
@@ -196,8 +222,42 @@ def run(settings: Settings, sock: socket.socket) -> int:
                 writer.take(message)
         if writer.pending and (writer.due() <= 0 or not open_end):
             writer.commit()
+    if frames.malformed or writer.malformed:
+        logger.error("%d records were left out", frames.malformed + writer.malformed)
     store.close()
     return 0
+
+
+def _open(config: Path, sock: socket.socket) -> tuple[Settings, Store, Vault] | None:
+    """Open everything, trying until it works: what the server sends waits in the socket."""
+    gone, said = _Gone(sock), ""
+    while not gone.too_long():
+        try:
+            settings = load(config)
+            vault = Vault.open(settings.privacy.key_file)
+            return settings, Store.open(settings), vault
+        except FlywheelError as error:
+            if str(error) != said:
+                logger.error("the log cannot be opened: %s", error)
+            said = str(error)
+        time.sleep(_RETRY_SECONDS)
+    logger.error("giving up: nothing that the server sent could be written")
+    return None
+
+
+class _Gone:
+    """How long the server has been gone, without reading what it has sent."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLRDHUP)
+        self._since: float | None = None
+
+    def too_long(self) -> bool:
+        """Whether it is time to give up."""
+        if self._since is None and self._poll.poll(0):
+            self._since = time.monotonic()
+        return self._since is not None and time.monotonic() - self._since > _GIVE_UP_SECONDS
 
 
 def _receive(sock: socket.socket) -> bytes:
@@ -217,7 +277,7 @@ def main() -> int:
     # The server's end decides when to stop; a signal to its group must not cut the log short.
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
-    return run(load(arguments.config), socket.socket(fileno=arguments.fd))
+    return run(arguments.config, socket.socket(fileno=arguments.fd))
 
 
 if __name__ == "__main__":

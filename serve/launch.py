@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from ledger.deployments import Deployments
@@ -105,8 +106,17 @@ def prepare(
     if not cuda:
         cores = sorted(os.sched_getaffinity(0))
         environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
+        _prefer_intel_openmp(environment)
     environment |= settings.serve.env
     return Launch(command, environment, summary, port)
+
+
+def _prefer_intel_openmp(environment: dict[str, str]) -> None:
+    """vLLM's advice for CPUs: with Intel's OpenMP small batches are 2 to 3 times as fast."""
+    library = Path(sys.prefix) / "lib" / "libiomp5.so"
+    loaded = environment.get("LD_PRELOAD", "")
+    if library.is_file() and "libiomp5" not in loaded:
+        environment["LD_PRELOAD"] = f"{library}:{loaded}".rstrip(":")
 
 
 def launch(plan: Launch) -> NoReturn:

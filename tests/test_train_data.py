@@ -144,12 +144,25 @@ def test_trained_tokens_are_those_that_serving_sees_and_generates(
 
 
 def test_where_the_template_agrees_there_is_no_note(with_template: Any) -> None:
-    found = data.prepare([CONVERSATIONS["system"]], with_template("qwen2.5"), 512, HASH)
-    assert not found.notes
-    no_thinking = CONVERSATIONS["several turns"].model_copy(
+    for template in ("embedded", "qwen2.5"):
+        tokenizer = with_template(template)
+        for name, given in CONVERSATIONS.items():
+            found = data.prepare([given], tokenizer, 512, HASH)
+            assert bool(found.notes) == (name == "starts with a newline"), (template, name)
+
+
+def test_a_prompt_that_tokenizes_differently_before_text_is_kept_as_served(
+    with_template: Any,
+) -> None:
+    tokenizer = with_template("qwen3")  # its prompt ends with two newlines: one token at an end
+    given = CONVERSATIONS["plain"].model_copy(
         update={"chat_template_kwargs": {"enable_thinking": False}}
     )
-    assert not data.prepare([no_thinking], with_template("qwen3"), 512, HASH).notes
+    found = data.prepare([given], tokenizer, 512, HASH)
+    whole = tokenizer.apply_chat_template(given.messages, return_dict=False)
+    assert whole[: found.rows[0].prompt] != found.rows[0].ids[: found.rows[0].prompt]
+    ((note,),) = [rows.values() for rows in found.notes.values()]
+    assert note == "the tokenizer joins the prompt's end with the answer"
 
 
 @pytest.mark.parametrize("template", ["qwen3", "qwen3.5"])

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ def build_tiny_model(folder: Path, *, seed: int = 0) -> Path:
     """Make the tiny model in `folder` and return it.
 
     Weights depend on `seed` alone. float32 on the disk; loaders choose their own format.
+    Weights are drawn wider than usual, so that its answers have some shape to change.
     """
     import torch
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
@@ -45,6 +49,7 @@ def build_tiny_model(folder: Path, *, seed: int = 0) -> Path:
         head_dim=16,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
+        initializer_range=0.1,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -66,7 +71,7 @@ def tiny_settings(model: Path, var: Path, **sections: dict[str, Any]) -> Setting
         "var": str(var),
         "model": {"name": "tiny", "path": str(model), "dtype": "float32", "max_length": 512},
         "aliases": {"support": {}},
-        "train": {"learning_rate": 5e-3, "device": "cpu", "rank": 8, "alpha": 16},
+        "train": {"learning_rate": 5e-2, "device": "cpu", "rank": 8, "alpha": 16},
     }
     for section, values in sections.items():
         raw[section] = {**raw.get(section, {}), **values}
@@ -77,6 +82,28 @@ def write_config(settings: Settings, file: Path) -> Path:
     """Settings as a YAML file, for programs that are started with --config."""
     file.write_text(yaml.safe_dump(json.loads(settings.model_dump_json(exclude_unset=True))))
     return file
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Train on one thread here and in child processes.
+
+    A tiny model gains nothing from more; threads that wait for each other lose a lot where
+    other programs use the cores, and sums in another order give other low digits.
+    """
+    import torch
+
+    threads, before = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 def make_pairs(count: int) -> list[Pair]:

@@ -368,6 +368,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--leave-out", action="store_true", help="train without the pairs that cannot be trained on"
     )
     given = parser.parse_args(arguments)
+    # OpenMP threads that spin while they wait starve when a server uses the same cores: one step
+    # then takes a minute instead of a second. Read when torch is imported, so set here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # TRL would spread a single process over all GPUs with nn.DataParallel, which it refuses.
     if "WORLD_SIZE" not in os.environ:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")

@@ -11,7 +11,9 @@ Everything lives in `var/demo/`, which a new demo moves to `var/demo-previous/`.
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,12 +27,12 @@ from flywheel.demo.product import Product, Reply
 from flywheel.demo.report import Report
 from flywheel.demo.stream import Message, Stream, make_stream, write_gold
 from flywheel.model import fetch
-from flywheel.retrain import Outcome, retrain
+from flywheel.retrain import Outcome
 from flywheel.rollout import promote, rollback
 from flywheel.running import RunningServer, free_port
 from flywheel.server import Server
 from ledger.deployments import Change
-from ledger.errors import ConfigError, GateRefused
+from ledger.errors import ConfigError, FlywheelError, GateRefused
 from ledger.files import read_json, write_atomic
 from ledger.settings import Settings, api_keys, load
 from ledger.store import Store
@@ -136,18 +138,21 @@ class _Play:
     # -- act 2 ---------------------------------------------------------------------------
 
     async def _retrain(self) -> Outcome:
+        """What the operator types: `flywheel retrain`, in a process of its own."""
         self._act("2", "The corrections become an adapter, and the gate judges it")
         started = time.monotonic()
-        outcome = await asyncio.to_thread(
-            retrain,
-            self._settings,
-            str(self._config),
-            self._alias,
-            url=self._server.url,
-            say=lambda line: self._say(f"  {line}"),
+        words = ["--config", str(self._config), "retrain", self._alias]
+        words += ["--url", self._server.url, "--json"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "flywheel.cli", *words, stdout=asyncio.subprocess.PIPE
         )
-        self._seconds |= outcome.seconds
+        printed, _ = await process.communicate()
         self._seconds["retrain"] = time.monotonic() - started
+        if process.returncode not in (0, GateRefused.exit_code):
+            raise FlywheelError(f"the retrain ended with exit code {process.returncode}")
+        found = json.loads(printed)
+        outcome = Outcome(**{**found, "run": Path(found["run"])})
+        self._seconds |= outcome.seconds
         if outcome.verdict != "pass":
             raise GateRefused(
                 f"{outcome.version} did not pass its gate ({outcome.verdict})",

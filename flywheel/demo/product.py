@@ -10,15 +10,14 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import httpx
 import openai
 
-from flywheel.demo.stream import Message
+from flywheel.demo.stream import MAX_TOKENS, Message
 
 _USERS = 400
-_MAX_TOKENS = 16
 
 
 class Reply(NamedTuple):
@@ -54,7 +53,7 @@ class Product:
         corrections: edits that were acknowledged.
     """
 
-    def __init__(self, url: str, key: str | None, alias: str, *, concurrency: int = 8) -> None:
+    def __init__(self, url: str, key: str | None, alias: str, *, concurrency: int = 16) -> None:
         self._client = openai.AsyncOpenAI(
             base_url=url, api_key=key or "none", max_retries=0, timeout=120
         )
@@ -82,18 +81,18 @@ class Product:
         """
         user = f"user-{self._random.randrange(_USERS)}"
         started = time.time()
-        request_id, named, parts = "", set(), []
+        request_id, named, parts = "", set[str](), list[str]()
         headers = {} if model is None else {"X-Flywheel-Purpose": "evaluation"}
         async with self._limit:
             if model is None:
                 self.sent += 1
                 started = time.time()
             try:
-                stream = await self._client.chat.completions.create(
+                stream: openai.AsyncStream[Any] = await self._client.chat.completions.create(
                     model=model or self._alias,
-                    messages=message.conversation,  # type: ignore[arg-type]
+                    messages=cast(Any, message.conversation),
                     temperature=0,
-                    max_tokens=_MAX_TOKENS,
+                    max_tokens=MAX_TOKENS,
                     user=user,
                     stream=True,
                     extra_headers=headers,

@@ -14,6 +14,8 @@ from ledger.gold import question_key
 
 SYSTEM = "Answer with one queue name only."
 BUILT_IN = Path(__file__).with_name("messages.csv")
+MAX_TOKENS = 24
+"""Longest answer asked for: a queue's name and some room, in tokens."""
 _SEED = 7
 
 
@@ -122,7 +124,7 @@ def write_gold(path: Path, gold: list[Message]) -> None:
                 "messages": message.conversation,
                 "checks": [{"type": "normalised", "value": message.label}],
                 "slice": message.label,
-                "max_tokens": 16,
+                "max_tokens": MAX_TOKENS,
             }
             for number, message in enumerate(gold, 1)
         ),

@@ -1,0 +1,159 @@
+"""A finished run becomes a version: whole, verifiable, once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import build_tiny_model, make_pairs, one_thread, tiny_settings, write_config
+
+from ledger.dataset import freeze
+from ledger.errors import ConfigError, RegistryError
+from ledger.registry import Registry
+from ledger.settings import Settings
+from train import result
+from train.publish import main, publish
+from train.sft import train
+
+pytestmark = pytest.mark.filterwarnings("default")  # the libraries' own, under training
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model's folder and a finished run, which tests copy."""
+    folder = tmp_path_factory.mktemp("publish")
+    model = build_tiny_model(folder / "model")
+    pairs = make_pairs(12)
+    pairs[2] = pairs[2].model_copy(update={"template_hash": "fw1:template:old"})
+    freeze(
+        folder / "run" / "dataset",
+        alias="support",
+        pairs=pairs,
+        created=0.0,
+        left_out={"duplicate": ["a", "b"]},
+    )
+    settings = tiny_settings(model, folder / "var", train={"epochs": 1})
+    train(settings, folder / "run", lambda step: None, leave_out=True)
+    return model, folder / "run"
+
+
+@pytest.fixture
+def run(trained: tuple[Path, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained[1], tmp_path / "run"))
+
+
+@pytest.fixture
+def settings(trained: tuple[Path, Path], tmp_path: Path) -> Settings:
+    return tiny_settings(trained[0], tmp_path / "var")
+
+
+def test_a_version_is_whole_and_says_where_it_comes_from(settings: Settings, run: Path) -> None:
+    version = publish(settings, "support", run, "support@v0")
+    registry = Registry(settings.registry)
+    registry.verify(version)
+    assert version.name == "support@v1"
+    assert sorted(version.manifest.files) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "train.json",
+        "training_data.jsonl",
+    ]
+    facts = version.manifest
+    assert (facts.rank, facts.pairs, facts.parent, facts.run_id) == (8, 11, "support@v0", "run")
+    rows = [
+        json.loads(line) for line in (version.path / "training_data.jsonl").read_text().splitlines()
+    ]
+    assert len(rows) == 11  # the row that was left out is not there
+    assert "chatcmpl-002" not in {row["row_id"] for row in rows}
+    assert rows[0]["messages"][-1] == {"role": "assistant", "content": "billing"}
+    assert all("author" not in row and "rejected" not in row for row in rows)
+
+
+def test_the_card_has_the_hubs_form(settings: Settings, run: Path) -> None:
+    version = publish(settings, "support", run, None)
+    text = (version.path / "README.md").read_text()
+    _, header, body = text.split("---\n", 2)
+    found = yaml.safe_load(header)
+    assert found["base_model"] == "tiny"
+    assert found["library_name"] == "peft"
+    for part in ("support@v1", "| user |", "| duplicate | 2 |", "8, 16.0, 0.0", "Pending", "`run`"):
+        assert part in body, part
+    assert version.manifest.dataset_id in body
+
+
+def test_a_run_is_published_once(settings: Settings, run: Path, tmp_path: Path) -> None:
+    first = publish(settings, "support", run, None)
+    assert publish(settings, "support", run, "support@v9") == first
+    (run / "publish.json").unlink()  # as after a crash between the rename and the note
+    assert publish(settings, "support", run, None) == first
+    assert json.loads((run / "publish.json").read_text()) == {"version": "support@v1"}
+    assert [v.name for v in Registry(settings.registry).versions("support")] == ["support@v1"]
+    (run / "publish.json").write_text("{")
+    with pytest.raises(RegistryError, match=r"publish\.json is damaged"):
+        publish(settings, "support", run, None)
+
+
+def test_the_command_line(
+    settings: Settings, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(settings, tmp_path / "config.yaml")
+    command = ["--config", str(config), "--alias", "support", "--run", str(run), "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == "support@v1"
+    command[3] = "nobody"
+    assert main(command) == 1
+    assert "nobody" in capsys.readouterr().err
+
+
+def test_what_must_not_be_published_is_refused(
+    settings: Settings, run: Path, tmp_path: Path
+) -> None:
+    def refused(
+        match: str, folder: Path, alias: str = "support", given: Settings = settings
+    ) -> None:
+        with pytest.raises((RegistryError, ConfigError), match=match):
+            publish(given, alias, folder, None)
+        assert not Registry(settings.registry).versions(alias)
+        assert not Registry(settings.registry).incomplete()
+
+    def broken(name: str) -> Path:
+        return Path(shutil.copytree(run, tmp_path / name))
+
+    pickled = broken("pickled")
+    (pickled / "adapter" / "adapter_model.bin").write_bytes(b"\x80\x04.")
+    refused("pickled", pickled)
+    altered = broken("altered")
+    file = altered / "adapter" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\xff")
+    refused("SHA-256", altered)
+    unfinished = broken("unfinished")
+    (unfinished / "train.json").unlink()
+    refused("not finished", unfinished)
+    based = broken("based")
+    found = result.read(based)
+    assert found is not None
+    result.write(based, found.model_copy(update={"base_fingerprint": "fw1:base:other"}))
+    refused("fw1:base:other", based)
+    swapped = broken("swapped")
+    shutil.rmtree(swapped / "dataset")
+    freeze(swapped / "dataset", alias="support", pairs=make_pairs(9), created=0.0)
+    refused("was trained on", swapped)
+    two = settings.model_copy(
+        update={"aliases": {**settings.aliases, "sales": settings.aliases["support"]}}
+    )
+    refused("made for 'support'", run, alias="sales", given=two)
+    low = tiny_settings(
+        Path(settings.model.path), settings.var, train={"rank": 4}, serve={"max_lora_rank": 4}
+    )
+    refused("rank 8", run, given=low)
