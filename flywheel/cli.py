@@ -16,7 +16,7 @@ import click
 
 from flywheel import __version__
 from flywheel.hardware import has_cuda, load_fitting
-from ledger.deployments import Change, version_name
+from ledger.deployments import Change, name_or_none, version_name
 from ledger.errors import FlywheelError, GateRefused
 from ledger.settings import Settings
 from ledger.store import Store
@@ -83,6 +83,9 @@ def main() -> None:
         print(f"flywheel: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:  # a file that cannot be read or written, named in it
+        print(f"flywheel: {error}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -226,7 +229,7 @@ def rollback(shared: _Context, alias: str | None, because: str, as_json: bool) -
 def _show_change(shared: _Context, done: Change, as_json: bool) -> None:
     state, base = done.after, shared.settings.model.name
     live = version_name(state.alias, state.live, base)
-    candidate = state.candidate and version_name(state.alias, state.candidate, base)
+    candidate = name_or_none(state.alias, state.candidate, base)
     result = {
         "event": done.event.seq,
         "alias": state.alias,

@@ -106,7 +106,7 @@ def retrain(
 
         asked = [*of_alias, "--candidate", name, "--baseline", baseline, "--base-url", server.url]
         code = steps.do("gate", "eval.gate", asked, accept=(0, _REFUSED))
-        verdict = str(read_json(run / "eval_results.json")["verdict"])
+        verdict = str(read_json(run / "eval_results.json")["report"]["verdict"])
         if code == _REFUSED:
             deployments.withdraw(alias, who="gate", why=f"run {run.name}: {verdict}")
         _finish(run, name, verdict, steps.seconds)
@@ -179,7 +179,8 @@ def _run_folder(settings: Settings, alias: str, *, fresh: bool) -> tuple[Path, b
     if unfinished and not fresh:
         return unfinished[-1], True
     while True:
-        folder = settings.runs / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{alias}"
+        # Letters between the numbers, so that no detector takes a run for a telephone number.
+        folder = settings.runs / time.strftime(f"%Y-%m-%dT%Hh%Mm%Ss-{alias}", time.gmtime())
         try:
             folder.mkdir(parents=True)
             break

@@ -19,7 +19,7 @@ from ledger.store import Store
 
 def operator() -> str:
     """Who gives a command: FLYWHEEL_USER, else the name on this machine."""
-    return os.environ.get("FLYWHEEL_USER") or f"operator:{getpass.getuser()}"
+    return f"operator:{os.environ.get('FLYWHEEL_USER') or getpass.getuser()}"
 
 
 def promote(

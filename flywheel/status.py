@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from flywheel.server import Server
-from ledger.deployments import Deployments, version_name
+from ledger.deployments import Deployments, name_or_none, version_name
 from ledger.errors import ConfigError, ServerError
 from ledger.registry import Registry
 from ledger.settings import Settings
@@ -23,10 +23,8 @@ def status(settings: Settings, store: Store, aliases: list[str], url: str | None
         verdicts = store.evaluations(alias)
         found["aliases"][alias] = {
             "live": version_name(alias, state.live, base),
-            "previous": None
-            if state.previous is None
-            else version_name(alias, state.previous, base),
-            "candidate": state.candidate and version_name(alias, state.candidate, base),
+            "previous": name_or_none(alias, state.previous, base),
+            "candidate": name_or_none(alias, state.candidate, base),
             "share": state.share,
             "stage": state.stage,
             "since": state.since or None,

@@ -121,6 +121,11 @@ class Channel:
         self._loop = loop
         self._spawn()
 
+    @property
+    def writer_pid(self) -> int | None:
+        """Process id of the last writer that was started."""
+        return None if self._process is None else self._process.pid
+
     # -- sending -------------------------------------------------------------------------
 
     def send(self, message: Any) -> bool:
@@ -197,6 +202,8 @@ class Channel:
 
     def _start_writer(self) -> socket.socket:
         """A new writer process; returns our end of the way to it."""
+        if self._process is not None:
+            self._process.poll()  # takes the dead one's exit status, so that no zombie stays
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as on_failure, theirs:
             on_failure.callback(ours.close)
@@ -243,8 +250,6 @@ class Channel:
             return
         logger.error("the log's writer ended (%s); starting it again", error or "end of stream")
         self.restarts += 1
-        if self._process is not None:
-            self._process.poll()
         self._loop.call_later(_RESTART_SECONDS, self._spawn)
 
     def close(self, seconds: float = 30.0) -> None:

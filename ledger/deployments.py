@@ -93,6 +93,11 @@ def version_name(alias: str, version: int, base: str) -> str:
     return base if version == BASE else f"{alias}@v{version}"
 
 
+def name_or_none(alias: str, version: int | None, base: str) -> str | None:
+    """The name of a version that may be absent; the base model is a version too."""
+    return None if version is None else version_name(alias, version, base)
+
+
 def parse_version(text: str, alias: str) -> int:
     """`4`, `v4` or `support@v4`; `base` is 0.
 

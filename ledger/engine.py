@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,8 @@ def open_engine(url: str, *, lock_seconds: float) -> sa.Engine:
             pool_pre_ping=not sqlite,
         )
     except sa.exc.ArgumentError as error:
-        raise LedgerError(f"ledger.url {url!r} is not a database URL: {error}") from error
+        shown = re.sub(r":[^:@/]*@", ":***@", url)
+        raise LedgerError(f"ledger.url {shown!r} is not a database URL: {error}") from error
     except ImportError as error:
         raise LedgerError(
             f"ledger.url {parsed.render_as_string()!r} needs a driver: {error}"

@@ -3,7 +3,7 @@
 Covers e-mail addresses, payment cards (Luhn), IBANs (mod 97), US social security numbers
 and every telephone-like shape of 7 to 15 digits, in prompts, answers, tool calls,
 corrections, reasons and metadata. It hides some harmless numbers too (order numbers, ISBNs):
-losing one costs little, keeping a telephone number costs trust.
+losing one costs little, keeping a telephone number costs trust. Dates and ISO times stay.
 
 Does not cover names, street addresses, passwords or anything without a shape.
 
@@ -28,13 +28,14 @@ _VALUES = {char: int(char, 36) for char in string.digits + string.ascii_letters}
 _GAPS = " \\-\u00a0\u2009\u202f\u2010-\u2013."  # spaces, hyphens and dots as people write them
 _DIGIT_RUN = re.compile(rf"\d(?:[{_GAPS}]?\d){{12,}}")
 _SSN = re.compile(r"(?<!\d)\d{3}[ -]\d{2}[ -]\d{4}(?!\d)")
-# Not after a Latin letter, so that hashes and UUIDs stay; other scripts write without spaces.
-_PHONE = re.compile(rf"(?<![A-Za-z0-9_])[+(]{{0,2}}\d(?:[{_GAPS}()/]{{0,3}}\d){{6,14}}(?!\d)")
 _DAY, _MONTH, _YEAR = "(?:0?[1-9]|[12]\\d|3[01])", "(?:0?[1-9]|1[0-2])", "(?:19|20)\\d\\d"
-_DATE = re.compile(
-    rf"(?:{_YEAR}(?P<a>[-/.]){_MONTH}(?P=a){_DAY}"
-    rf"|{_DAY}(?P<b>[-/.]){_MONTH}(?P=b){_YEAR}"
+_DATE = (
+    rf"(?:{_YEAR}(?P<a>[-/.]){_MONTH}(?P=a){_DAY}|{_DAY}(?P<b>[-/.]){_MONTH}(?P=b){_YEAR}"
     rf"|{_MONTH}/{_DAY}/{_YEAR})(?![-/.]?\d)"
+)
+# Not after a Latin letter, so that hashes and UUIDs stay; other scripts write without spaces.
+_PHONE = re.compile(
+    rf"(?<![A-Za-z0-9_])(?:(?P<date>{_DATE})|[+(]{{0,2}}\d(?:[{_GAPS}()/]{{0,3}}\d){{6,14}}(?!\d))"
 )
 _COMPACT_DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 _SECONDS = re.compile(r"[0-5]\d\.\d{5,9}")
@@ -158,8 +159,8 @@ def _cards(match: re.Match[str]) -> str:
 
 def _phone(match: re.Match[str]) -> str:
     found = match.group()
-    if date := _DATE.match(found):
-        return date.group() + _PHONE.sub(_phone, found[date.end() :])
+    if match["date"]:
+        return found
     before = match.string[max(0, match.start() - 4) : match.start()]
     if _SECONDS.fullmatch(found) and _AFTER_MINUTES.fullmatch(before):
         return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -439,8 +440,7 @@ def _insert_new(connection: sa.Connection, table: sa.Table, values: dict[str, An
 
 def _second_id(values: dict[str, Any]) -> str:
     """Row id of an answer whose request id was used before: the same however often it comes."""
-    row_id, microseconds = values["row_id"], round(values["ts"] * 1e6)
-    return f"{row_id}~{microseconds:x}"
+    return f"{values['row_id']}~{struct.pack('>d', values['ts']).hex()}"
 
 
 def now() -> float:

@@ -33,7 +33,7 @@ from fastapi.routing import APIRoute
 from vllm.sampling_params import SamplingParams
 
 from ledger.channel import Channel
-from ledger.deployments import Deployments
+from ledger.deployments import Deployments, name_or_none
 from ledger.fingerprint import base_fingerprint, template_hash
 from ledger.model import model_folder
 from ledger.records import Api
@@ -186,7 +186,7 @@ class Plugin:
                 found[alias] = {
                     "event": state.seq,
                     "live": self.adapters.name(alias, state.live),
-                    "candidate": state.candidate and self.adapters.name(alias, state.candidate),
+                    "candidate": name_or_none(alias, state.candidate, self.settings.model.name),
                     "share": state.share,
                     "stage": state.stage,
                 }

@@ -330,7 +330,7 @@ def test_the_command(tmp_path, settings, capsys):
 
 
 def test_the_messages_of_the_demo_and_its_gold_set():
-    with open(REPO / "flywheel/messages.csv", newline="", encoding="utf-8") as handle:
+    with open(REPO / "flywheel/demo/messages.csv", newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     gold = load_gold([REPO / "configs/gold/support.jsonl"])
     counts = Counter(row["category"] for row in rows)

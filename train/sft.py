@@ -33,6 +33,8 @@ from train.result import TrainResult
 
 # Longest example, tokens, up to which plain attention beats PyTorch's fused one on the CPU.
 _PLAIN_ATTENTION = 128
+# The cores count as idle while they are busy for less than this, percent of all their time.
+_IDLE_PERCENT = 30
 # What has no influence on the adapter and may change between an interruption and its resumption.
 _NO_RECIPE = {"checkpoint_steps", "report_to", "min_pairs", "device", "gradient_checkpointing"}
 
@@ -359,6 +361,21 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def _set_openmp_waiting() -> None:
+    """Let OpenMP's threads spin while they wait, if the cores are idle now.
+
+    On idle cores spinning doubles the speed; when a server uses the same cores, threads that
+    spin starve each other and a step takes a minute instead of a second. Read by OpenMP when
+    torch is imported, so it is decided before.
+    """
+    import psutil
+
+    idle = psutil.cpu_percent(interval=1.0) < _IDLE_PERCENT
+    os.environ.setdefault("OMP_WAIT_POLICY", "ACTIVE" if idle else "PASSIVE")
+    if idle:
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m train.sft", description=__doc__.split("\n")[0])
@@ -368,9 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--leave-out", action="store_true", help="train without the pairs that cannot be trained on"
     )
     given = parser.parse_args(arguments)
-    # OpenMP threads that spin while they wait starve when a server uses the same cores: one step
-    # then takes a minute instead of a second. Read when torch is imported, so set here.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _set_openmp_waiting()
     # TRL would spread a single process over all GPUs with nn.DataParallel, which it refuses.
     if "WORLD_SIZE" not in os.environ:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")

@@ -225,7 +225,7 @@ class _Play:
     async def _report(self, outcome: Outcome, back: float, begun: float) -> Report:
         product = self._product
         logged = await self._logged(product.sent)
-        gate = read_json(outcome.run / "eval_results.json")
+        gate = read_json(outcome.run / "eval_results.json")["report"]
         versions = Counter(reply.version for reply in product.replies)
         return Report(
             requests=product.sent,
