@@ -35,6 +35,10 @@ class Server:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(headers=headers, timeout=10.0)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     @classmethod
     def of(cls, settings: Settings, url: str | None = None) -> Server:
         """The server of a configuration."""

@@ -24,6 +24,7 @@ import os
 import uuid
 from argparse import Namespace
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,10 @@ class Plugin:
             if captured is None or not isinstance(sampling_params, SamplingParams):
                 return generate(prompt, sampling_params, request_id, **rest)
             if sampling_params.logprobs is None:
-                sampling_params.logprobs = 0  # of the chosen token alone; not shown to the client
+                # Of the chosen token alone. On a copy: the Responses API shows its client what
+                # the parameters say, which asked for none.
+                sampling_params = copy(sampling_params)
+                sampling_params.logprobs = 0
             stream = generate(prompt, sampling_params, request_id, **rest)
             return self.capture.watch(stream, captured, request_id, sampling_params.n)
 

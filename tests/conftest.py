@@ -54,3 +54,49 @@ def store(settings: Settings) -> Iterator[Store]:
     opened = Store.open(settings)
     yield opened
     opened.close()
+
+
+# -- real servers, started once for all tests that use them -------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path, Path]:
+    """Settings, their file and the tiny model: what the servers of a test run share."""
+    from servers import ENVIRONMENT, VLLM
+    from tiny import build_tiny_model, tiny_settings, write_config
+
+    home = tmp_path_factory.mktemp("tiny")
+    model = build_tiny_model(home / "model")
+    settings = tiny_settings(
+        model,
+        home / "var",
+        serve={"vllm": VLLM, "env": ENVIRONMENT, "max_lora_rank": 8},
+        ledger={"url": f"sqlite:///{home}/var/ledger.db"},
+        privacy={"key_file": str(home / "var/keys/subject.key")},
+    )
+    return settings, write_config(settings, home / "config.yaml"), model
+
+
+@pytest.fixture(scope="session")
+def ours(tiny_home: tuple[Settings, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A running server with the plugin."""
+    from servers import start_ours
+
+    settings, config, model = tiny_home
+    running = start_ours(settings, config, model, tmp_path_factory.mktemp("log") / "ours.log")
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def plain(tiny_home: tuple[Settings, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A client of the same vLLM without the plugin."""
+    import httpx
+    from servers import KEY, start_plain
+
+    settings, config, _ = tiny_home
+    running = start_plain(settings, config, tmp_path_factory.mktemp("log") / "plain.log")
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=running.url, headers=headers, timeout=60) as client:
+        yield client
+    running.stop()

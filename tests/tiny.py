@@ -1,68 +1,28 @@
-"""A tiny Qwen3 with the embedded model's tokenizer: the real stack where no language is needed.
-
-3.2M parameters; loads in milliseconds, serves in vLLM and takes LoRA adapters.
-"""
+"""Settings, pairs and limits for tests on the tiny model of `benchmarks.tiny`."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
+from benchmarks.tiny import build_tiny_model, embedded_model
 from ledger.dataset import Pair
 from ledger.settings import Settings, parse
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "var/models/smollm2-135m-instruct"
-
-
-def embedded_model() -> Path:
-    """The embedded model's folder; `make test` makes it before the tests run."""
-    if not (EMBEDDED / "config.json").is_file():
-        pytest.fail(f"{EMBEDDED} is not there: run `make setup` first")
-    return EMBEDDED
-
-
-def build_tiny_model(folder: Path, *, seed: int = 0) -> Path:
-    """Make the tiny model in `folder` and return it.
-
-    Weights depend on `seed` alone. float32 on the disk; loaders choose their own format.
-    Weights are drawn wider than usual, so that its answers have some shape to change.
-    """
-    import torch
-    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(embedded_model())
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        initializer_range=0.1,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    template = embedded_model() / "chat_template.jinja"
-    shutil.copyfile(template, folder / "chat_template.jinja")
-    return folder
+__all__ = [
+    "build_tiny_model",
+    "embedded_model",
+    "make_pairs",
+    "one_thread",
+    "tiny_settings",
+    "write_config",
+]
 
 
 def tiny_settings(model: Path, var: Path, **sections: dict[str, Any]) -> Settings:
