@@ -73,10 +73,14 @@ def litellm(behind: RunningServer, folder: Path) -> RunningServer:
     )
     command = [str(LITELLM / "bin" / "litellm"), "--config", str(config)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
-    quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
-    return RunningServer(
-        command, port, folder / "litellm.log", environment=quiet, health="/health/liveliness"
-    )
+    environment = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+        # It listens on loopback for minutes, and vLLM asks for no key here either.
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+    }
+    log = folder / "litellm.log"
+    return RunningServer(command, port, log, environment=environment, health="/health/liveliness")
 
 
 def make_litellm() -> None:

@@ -96,7 +96,8 @@ class VllmBench:
         assert self._child.stdin is not None
         self._child.stdin.write(json.dumps([*options, "--disable-tqdm"]) + "\n")
         self._child.stdin.flush()
-        load = Load(*(self._answer()[name] for name in _KEPT))
+        found = self._answer()
+        load = Load(*(found[name] for name in _KEPT))
         if load.failed or load.completed != requests:
             raise ServerError(f"{load.failed} of {requests} requests to {url} failed: {self._log}")
         return load

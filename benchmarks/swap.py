@@ -239,7 +239,7 @@ def measure(folder: Path, *, seconds: float, users: int) -> dict[str, float]:
     return {
         "requests": len(answered),
         "failed": len(answered) - len(answers),
-        "mixed": sum(_mixed(a, alone) for a in answers),
+        "mixed": sum(is_mixed(a, alone) for a in answers),
         "stale": sum(not a.answer.versions <= swapper.allowed(a) for a in answers if a.answer),
         "swaps": len(swapper.seconds),
         "swap_seconds_p50": round(statistics.median(swapper.seconds), 4),
@@ -252,7 +252,7 @@ def measure(folder: Path, *, seconds: float, users: int) -> dict[str, float]:
     }
 
 
-def _mixed(answered: Answered, alone: dict[str, list[str]]) -> bool:
+def is_mixed(answered: Answered, alone: dict[str, list[str]]) -> bool:
     """Whether an answer is not what the one version that it names answers alone."""
     assert answered.answer is not None
     versions, text = answered.answer

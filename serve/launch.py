@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import socket
 import sys
@@ -127,15 +128,17 @@ def launch(plan: Launch) -> NoReturn:
 
 
 def _flags(options: dict[str, Any]) -> list[str]:
-    """vLLM's command line from its options: true is a bare flag, false is left out."""
+    """vLLM's command line from its options: true is `--flag`, false is `--no-flag`."""
     words: list[str] = []
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
-        if value is True:
-            words.append(flag)
+        if isinstance(value, bool):
+            words.append(flag if value else "--no-" + flag.removeprefix("--"))
         elif isinstance(value, list | tuple):
             words += [flag, *map(str, value)]
-        elif value is not False and value is not None:
+        elif isinstance(value, dict):
+            words += [flag, json.dumps(value)]
+        elif value is not None:
             words += [flag, str(value)]
     return words
 

@@ -38,7 +38,7 @@ from ledger.settings import Settings, api_keys, load
 from ledger.store import Store
 
 SHARES = (5.0, 50.0, 100.0)
-_POOL = 48  # messages that the users of acts 3 and 4 send again and again
+_POOL = 32  # messages that the users of acts 3 and 4 send again and again
 
 
 class Options(NamedTuple):
@@ -47,9 +47,9 @@ class Options(NamedTuple):
     data: Path | None = None
     gold: Path | None = None
     labels: int | None = None
-    messages: int = 240
-    gold_size: int = 150
-    stage_requests: int = 60
+    messages: int = 280
+    gold_size: int = 100
+    stage_requests: int = 40
 
 
 def play(config: str, options: Options, say: Callable[[str], None]) -> Report:

@@ -1,0 +1,110 @@
+"""The benchmarks' own arithmetic and bookkeeping; they themselves run by hand."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import MakeSettings
+from tiny import build_tiny_model
+
+from benchmarks import capture, report, swap
+from benchmarks.adapters import RANK, publish_random_adapter
+from benchmarks.load import Load
+from ledger.fingerprint import base_fingerprint
+from ledger.registry import WEIGHTS, Registry
+
+
+def loads(p50: float, rate: float) -> capture.Round:
+    return capture.Round(Load(1.0, p50, p50 + 1, 10, 0), Load(rate, 9.0, 9.0, 10, 0))
+
+
+def test_servers_are_compared_within_a_round() -> None:
+    # The machine is twice as slow in the second round; the comparison does not see it.
+    found = {
+        "bare": [loads(5.0, 200.0), loads(10.0, 100.0), loads(5.0, 200.0)],
+        "plugin": [loads(5.4, 190.0), loads(10.4, 95.0), loads(5.4, 200.0)],
+    }
+    numbers = capture.compare(found)
+    assert numbers["throughput_ratio_plugin"] == 0.95
+    assert numbers["throughput_ratio_plugin_highest"] == 1.0
+    assert numbers["added_p50_ms_plugin"] == 0.4
+    assert numbers["p50_ms_bare"] == 5.0
+    assert numbers["throughput_ratio_litellm"] is None
+    assert numbers["added_p50_ms_litellm"] is None
+    table = capture.table_of(numbers, 32)
+    assert "vLLM with the plugin" in table
+    assert "LiteLLM" not in table
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 5), (0.99, 10), (1.0, 10), (0.1, 1)])
+def test_percentiles(share: float, expected: float) -> None:
+    assert swap.percentile([float(n) for n in range(10, 0, -1)], share) == expected
+
+
+def swapper(live: list[str]) -> swap.Swapper:
+    # Only what it has noted is asked for here; no ledger and no server.
+    made = swap.Swapper.__new__(swap.Swapper)
+    threading.Thread.__init__(made)
+    made.live = live
+    return made
+
+
+def test_an_answer_is_held_against_what_was_live_while_it_was_under_way() -> None:
+    notes = swapper(["s@v1", "s@v2", "s@v1"])
+    assert notes.allowed(swap.Answered(0, None, 0, 0)) == {"s@v1"}
+    assert notes.allowed(swap.Answered(0, None, 0, 1)) == {"s@v1", "s@v2"}
+    assert notes.allowed(swap.Answered(0, None, 1, 1)) == {"s@v2"}
+
+
+def test_an_answer_is_mixed_unless_the_one_version_it_names_says_the_same_alone() -> None:
+    alone = {"s@v1": ["one", "two"], "s@v2": ["eins", "zwei"]}
+
+    def mixed(versions: set[str], text: str) -> bool:
+        return swap.is_mixed(swap.Answered(1, swap.Answer(frozenset(versions), text), 0, 0), alone)
+
+    assert not mixed({"s@v1"}, "two")
+    assert mixed({"s@v2"}, "two")
+    assert mixed({"s@v1"}, "one")
+    assert mixed({"s@v1", "s@v2"}, "two")
+    assert mixed({"base"}, "two")
+
+
+def test_a_section_of_the_results_is_replaced_and_the_others_stay() -> None:
+    text = report.with_section("# Results\n", "a", "first\n")
+    text = report.with_section(text, "b", "other\n")
+    again = report.with_section(text, "a", r"second \1" + "\n")
+    assert "first" not in again
+    assert again.index(r"second \1") < again.index("other")
+    assert again.count("<!-- a -->") == 1
+
+
+def test_a_section_says_where_it_was_measured_and_how() -> None:
+    table = report.markdown(("", "measured"), [("requests", 12)])
+    made = report.section("Title", table, "Notes.", "python -m benchmarks.title")
+    assert "| requests | 12       |" in made
+    assert "python -m benchmarks.title" in made
+    assert "cores of" in made
+    assert "commit" in made
+
+
+def test_random_adapters_are_servable_versions_that_depend_on_their_seed(
+    tmp_path: Path, make_settings: MakeSettings
+) -> None:
+    from safetensors.numpy import load_file
+
+    model = build_tiny_model(tmp_path / "model")
+    settings = make_settings(model={"name": "tiny", "path": str(model)})
+    one, two, same = (
+        publish_random_adapter(settings, "support", model, seed) for seed in (1, 2, 1)
+    )
+    assert [v.name for v in (one, two, same)] == ["support@v1", "support@v2", "support@v3"]
+    Registry(settings.registry).servable(
+        "support", 1, fingerprint=base_fingerprint(model), max_rank=RANK
+    )
+    weights = [(v.path / WEIGHTS).read_bytes() for v in (one, two, same)]
+    assert weights[0] == weights[2] != weights[1]
+    names = load_file(one.path / WEIGHTS)
+    assert len(names) == 2 * 7 * 2  # A and B of seven modules in two layers
+    assert all(abs(array).sum() > 0 for array in names.values())
