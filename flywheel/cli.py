@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from curate.queue import QueueItem
 from flywheel import __version__
 from flywheel.hardware import has_cuda, load_fitting
 from ledger.deployments import Change, name_or_none, version_name
@@ -287,11 +288,17 @@ def review(shared: _Context, alias: str | None, only_list: bool, limit: int, as_
     if as_json or only_list:
         items = queue.queue(shared.store, shared.settings, name, limit)
         shown = [queue.as_json(item) for item in items]
-        show(shown, as_json=as_json, text=lambda: "\n\n".join(map(queue.render, items)))
+        show(shown, as_json=as_json, text=lambda: _queue_text(items))
         return
     author = operator().removeprefix("operator:")
     done = queue.review(shared.store, shared.settings, name, author)
     click.echo(", ".join(f"{count} {what}" for what, count in done._asdict().items()))
+
+
+def _queue_text(items: list[QueueItem]) -> str:
+    from curate.queue import render
+
+    return "\n\n".join(map(render, items)) or "nothing waits"
 
 
 @cli.command()
@@ -369,6 +376,24 @@ def demo(
     show(report.model_dump(), as_json=as_json, text=lambda: f"\n{report.table()}\n\n{file}")
     if not report.sound:
         sys.exit(1)
+
+
+def _choose_config(context: click.Context, _parameter: click.Parameter, file: str | None) -> None:
+    if file is not None:
+        context.obj = _Context(file)
+
+
+for _command in cli.commands.values():
+    # So that it may stand behind the command too: `flywheel serve --config configs/gpu.yaml`.
+    _command.params.append(
+        click.Option(
+            ["--config", "-c"],
+            metavar="FILE",
+            expose_value=False,
+            callback=_choose_config,
+            help="Configuration; by default what fits here.",
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ Run = Callable[..., Said]
 @pytest.fixture(autouse=True)
 def _no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("FLYWHEEL_USER", "operator:ada")
+    monkeypatch.setenv("FLYWHEEL_USER", "ada")
     monkeypatch.setattr(hardware, "has_cuda", hardware.has_cuda.__wrapped__)
 
 
