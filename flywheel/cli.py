@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 broken, 2 usage, 100 refused by the gate, 130 interrupted.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from functools import cached_property
@@ -70,6 +71,8 @@ def cli(context: click.Context, config: str | None) -> None:
 
 def main() -> None:
     """Run a command; an error that we raise on purpose is a message, not a traceback."""
+    # As Ctrl-C: whatever a command started is ended in order before it ends itself.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
