@@ -8,7 +8,6 @@ random tokens that no server has seen before. It measures streamed chat completi
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import subprocess
@@ -19,8 +18,6 @@ from typing import Any, NamedTuple
 
 from ledger.errors import ServerError
 
-# Loaded by name, in the child alone: no part of the project builds on this tool.
-_TOOL, _PARSER = "vllm.benchmarks.serve", "vllm.utils.argparse_utils"
 _KEPT = ("request_throughput", "median_e2el_ms", "p99_e2el_ms", "completed", "failed")
 
 
@@ -130,8 +127,10 @@ def _child() -> None:
     # The tool prints at will: it gets standard error, the answers keep standard output.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    tool, parsers = importlib.import_module(_TOOL), importlib.import_module(_PARSER)
-    parser: argparse.ArgumentParser = parsers.FlexibleArgumentParser()
+    from vllm.benchmarks import serve as tool
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser: argparse.ArgumentParser = FlexibleArgumentParser()
     tool.add_cli_args(parser)
     print("{}", file=answers, flush=True)
     for line in sys.stdin:

@@ -27,8 +27,6 @@ from ledger.files import read_json, write_json
 from ledger.settings import Settings
 from ledger.store import Store
 
-_REFUSED = GateRefused.exit_code
-
 
 class Outcome(NamedTuple):
     """What a retrain came to."""
@@ -104,10 +102,14 @@ def retrain(
         steps.seconds["load"] = time.monotonic() - started
         say(f"load     {name} is in the live server, with no traffic")
 
-        asked = [*of_alias, "--candidate", name, "--baseline", baseline, "--base-url", server.url]
-        code = steps.do("gate", "eval.gate", asked, accept=(0, _REFUSED))
-        verdict = str(read_json(run / "eval_results.json")["report"]["verdict"])
-        if code == _REFUSED:
+        judged = store.evaluations(alias).get(name)
+        if judged is None or judged.run_id != run.name:
+            asked = [*of_alias, "--candidate", name, "--baseline", baseline]
+            asked += ["--base-url", server.url]
+            steps.do("gate", "eval.gate", asked, accept=(0, GateRefused.exit_code))
+            judged = store.evaluations(alias)[name]
+        verdict = judged.verdict
+        if verdict != "pass":
             deployments.withdraw(alias, who="gate", why=f"run {run.name}: {verdict}")
         _finish(run, name, verdict, steps.seconds)
     store.close()

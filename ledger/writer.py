@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import select
 import signal
 import socket
@@ -36,6 +37,8 @@ logger = logging.getLogger("flywheel.writer")
 # Feedback may overtake its row: from another server, or while an answer still streams.
 UNKNOWN_ROW_SECONDS = 1.0
 _LOOK_AGAIN_SECONDS = 0.05
+# On a small box answering comes first; the pipe holds what waits.
+_NICE = 5
 _RETRY_SECONDS = 0.5
 _GIVE_UP_SECONDS = 60.0
 
@@ -277,6 +280,7 @@ def main() -> int:
     # The server's end decides when to stop; a signal to its group must not cut the log short.
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
+    os.nice(_NICE)
     return run(arguments.config, socket.socket(fileno=arguments.fd))
 
 

@@ -171,6 +171,9 @@ class Answer:
 
 def _chosen(token_ids: Any, logprobs: Any) -> list[float]:
     """Logprob of each token that was chosen, nats."""
+    flat = getattr(logprobs, "logprobs", None)
+    if flat is not None and len(flat) == len(token_ids):  # one a token: the chosen one
+        return list(flat) or [0.0]
     return [
         position[token].logprob
         for token, position in zip(token_ids, logprobs, strict=False)

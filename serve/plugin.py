@@ -159,6 +159,7 @@ class Plugin:
                 # the parameters say, which asked for none.
                 sampling_params = copy(sampling_params)
                 sampling_params.logprobs = 0
+                sampling_params.flat_logprobs = True  # a few lists instead of objects a token
             stream = generate(prompt, sampling_params, request_id, **rest)
             return self.capture.watch(stream, captured, request_id, sampling_params.n)
 

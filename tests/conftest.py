@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ledger.files import write_jsonl
 from ledger.settings import Settings, parse
 from ledger.store import Store
 
@@ -67,9 +68,30 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path,
 
     home = tmp_path_factory.mktemp("tiny")
     model = build_tiny_model(home / "model")
+    queues = ("billing", "delivery", "returns", "accounts")
+    write_jsonl(
+        home / "gold.jsonl",
+        (
+            {
+                "id": f"gold-{number}",
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": f"Message {number} is about {queues[number % 4]}. Which queue?",
+                    }
+                ],
+                "checks": [{"type": "normalised", "value": queues[number % 4]}],
+                "max_tokens": 4,
+            }
+            for number in range(100, 124)
+        ),
+    )
     settings = tiny_settings(
         model,
         home / "var",
+        aliases={"support": {"gate": {"gold": [str(home / "gold.jsonl")]}}},
+        curate={"trusted_sources": ["user", "operator"]},
+        train={"epochs": 8, "checkpoint_steps": 2},
         serve={"vllm": VLLM, "env": ENVIRONMENT, "max_lora_rank": 8},
         ledger={"url": f"sqlite:///{home}/var/ledger.db"},
         privacy={"key_file": str(home / "var/keys/subject.key")},

@@ -30,7 +30,7 @@ BELOW: dict[str, tuple[str, ...]] = {
 }
 # The only homes of the large libraries, as prefixes of a path.
 HOMES = {
-    "vllm": ("serve/plugin.py", "serve/adapters.py"),
+    "vllm": ("serve/plugin.py", "serve/adapters.py", "benchmarks/load.py"),
     "trl": ("train/",),
     "peft": ("train/",),
     "openai": ("eval/", "flywheel/demo/", "benchmarks/"),
