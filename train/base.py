@@ -1,4 +1,4 @@
-"""The base model's folder and the machine that trains on it.
+"""The base model's end tokens, and the machine that trains on it.
 
 No model is loaded here; torch is imported only to ask for a device.
 """
@@ -13,34 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ledger.errors import ConfigError
-from ledger.settings import Settings, Train
-
-
-def model_folder(settings: Settings) -> Path:
-    """The folder of the base model; a model named on the hub is fetched first.
-
-    Raises:
-        ConfigError: there is no such folder or repository.
-    """
-    given = settings.model.path
-    if Path(given).is_dir():
-        return Path(given)
-    if given.count("/") != 1 or given.startswith((".", "/", "~")) or Path(given).parent.is_dir():
-        raise ConfigError(
-            f"model.path {given}: there is no such folder",
-            remedy="Run `flywheel doctor`, or set model.path to a model's folder or hub name.",
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    wanted = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
-    try:
-        return Path(snapshot_download(given, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ConfigError(
-            f"model.path {given} cannot be fetched from the hub: {error}",
-            remedy="Check the name and the network, or set model.path to a model's folder.",
-        ) from error
+from ledger.settings import Train
 
 
 def stop_ids(folder: Path) -> set[int]:

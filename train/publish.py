@@ -22,10 +22,11 @@ from ledger.errors import FlywheelError, RegistryError
 from ledger.files import read_json, write_atomic, write_json, write_jsonl
 from ledger.fingerprint import base_fingerprint, template_hash
 from ledger.hashing import file_sha256
+from ledger.model import model_folder
 from ledger.registry import ADAPTER_CONFIG, WEIGHTS, Registry, Version, check_adapter
 from ledger.settings import Settings
 from ledger.settings import load as load_settings
-from train import base, result
+from train import result
 from train.card import card
 from train.result import TrainResult
 
@@ -123,7 +124,7 @@ def _belongs(
             rule="What is published is what was trained.",
             remedy=f"Remove {result.FILE} and train again.",
         )
-    folder = base.model_folder(settings)
+    folder = model_folder(settings, fetch=True)
     now = (base_fingerprint(folder), template_hash(folder))
     if now != (done.base_fingerprint, done.template_hash):
         raise RegistryError(

@@ -24,6 +24,7 @@ from ledger.dataset import load as load_dataset
 from ledger.errors import ConfigError, DatasetError, FlywheelError
 from ledger.fingerprint import base_fingerprint, template_hash
 from ledger.hashing import content_hash, file_sha256
+from ledger.model import model_folder
 from ledger.registry import WEIGHTS
 from ledger.settings import Settings
 from ledger.settings import load as load_settings
@@ -67,7 +68,7 @@ def train(
         manifest, pairs = load_dataset(run_dir / "dataset")
         if done := _finished(run_dir, manifest):
             return done
-        folder = base.model_folder(settings)
+        folder = model_folder(settings, fetch=True)
         prepared, recipe = _prepare(settings, folder, manifest, pairs, leave_out)
         if on_step is None:
             assert prepared.lengths is not None
