@@ -352,7 +352,7 @@ def _indented(text: str) -> str:
 @click.option("--data", type=click.Path(path_type=Path), help="Labelled CSV: text,category.")
 @click.option("--gold", type=click.Path(path_type=Path), help="Gold CSV, else a fifth of --data.")
 @click.option("--labels", type=click.IntRange(2), help="Only the most frequent categories.")
-@click.option("--messages", type=click.IntRange(8), default=280, show_default=True)
+@click.option("--messages", type=click.IntRange(8), default=320, show_default=True)
 @click.option("--gold-size", type=click.IntRange(10), default=100, show_default=True)
 @json_option
 @click.pass_obj

@@ -47,7 +47,7 @@ class Options(NamedTuple):
     data: Path | None = None
     gold: Path | None = None
     labels: int | None = None
-    messages: int = 280
+    messages: int = 320
     gold_size: int = 100
     stage_requests: int = 40
 
