@@ -91,7 +91,8 @@ class Users:
 
     def wait(self, more: int) -> None:
         goal = len(self.answers) + more
-        wait_for(lambda: len(self.answers) >= goal or self.failures, f"{more} answers", 60)
+        wait_for(lambda: len(self.answers) >= goal or bool(self.failures), f"{more} answers", 60)
+        assert self.failures == []
 
 
 def test_a_candidate_is_loaded_and_gets_nothing(ours: Ours, versions: tuple[str, str]) -> None:
