@@ -25,6 +25,7 @@ from ledger.store import Store
 
 _SERVER = "vllm.entrypoints.openai.api_server"
 _PLUGINS = "VLLM_PLUGINS"
+_DRAIN_SECONDS = 30
 # Ours to set: a second value on the command line would contradict what the checks saw.
 _OURS = {
     "--model": "model.path",
@@ -93,6 +94,8 @@ def prepare(
         "max_loras": max(settings.serve.max_loras, 3 * len(settings.aliases)),
         "max_lora_rank": settings.serve.max_lora_rank,
         "disable_uvicorn_access_log": True,
+        # Without it a SIGTERM kills the engine under requests that then wait for it for ever.
+        "shutdown_timeout": _DRAIN_SECONDS,
         **settings.serve.vllm,
     }
     command = [sys.executable, "-m", _SERVER, *_flags(options), *extra]

@@ -204,6 +204,7 @@ def test_a_stopped_server_leaves_nothing_unwritten(ours: Ours) -> None:
         users.wait(40)
         users._stop.set()
         assert ours.running.stop() in (0, -15, 143)
+    assert users.failures == []  # who was being answered got the whole answer
     missing = [i for _, i, _, _ in users.answers if ours.store.row_id(i) is None]
     assert missing == []
     with pytest.raises(httpx.HTTPError):
