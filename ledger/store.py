@@ -408,12 +408,6 @@ class Store:
             found = connection.scalar(sa.select(table.c.position).where(table.c.name == name))
         return 0 if found is None else int(found)
 
-    def set_cursor(self, name: str, position: int, connection: sa.Connection) -> None:
-        """Remember it, in the transaction of the work that it stands for."""
-        table = tables.cursors
-        connection.execute(sa.delete(table).where(table.c.name == name))
-        connection.execute(sa.insert(table).values(name=name, position=position))
-
     def move_cursor(
         self, name: str, position: int, *, expected: int, connection: sa.Connection
     ) -> bool:

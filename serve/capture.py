@@ -136,7 +136,7 @@ class Answer:
             ttft_ms = (self.first - request.started) * 1e3
         client_id, prompt_index = request.prompt_of(request_id)
         body = {key: value for key, value in request.body.items() if key in _BODY_KEYS}
-        body |= {k: v for k, v in request.body.items() if isinstance(v, int | float)}
+        body |= _numbers(request.body)
         return [
             {
                 "request_id": client_id,

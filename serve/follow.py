@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -41,7 +42,6 @@ class Follower:
         self._deployments, self._aliases = deployments, aliases
         self._apply, self._seconds = apply, seconds
         self._seen = -1
-        self._stop = threading.Event()
 
     def look(self) -> States | None:
         """The states of all aliases if anything happened since the last look, else None."""
@@ -59,13 +59,10 @@ class Follower:
         )
         thread.start()
 
-    def stop(self) -> None:
-        """End the thread at its next look."""
-        self._stop.set()
-
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         failing = False
-        while not self._stop.wait(self._seconds):
+        while True:
+            time.sleep(self._seconds)
             try:
                 states = self.look()
             except LedgerError as error:

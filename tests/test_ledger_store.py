@@ -315,7 +315,7 @@ def test_datasets_evaluations_and_cursors(store: Store) -> None:
     assert store.evaluations("other") == {}
     assert store.cursor("sweep") == 0
     with store.transaction() as connection:
-        store.set_cursor("sweep", 5, connection)
+        assert store.move_cursor("sweep", 5, expected=0, connection=connection)
         assert not store.move_cursor("sweep", 9, expected=4, connection=connection)
         assert store.move_cursor("sweep", 9, expected=5, connection=connection)
     assert store.cursor("sweep") == 9
