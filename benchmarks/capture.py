@@ -2,11 +2,12 @@
 
     python -m benchmarks.capture [--json FILE] [--rounds 5] [--no-litellm]
 
-The three stand side by side on the tiny model, whose answers take milliseconds, so that every
+They stand side by side on the tiny model, whose answers take milliseconds, so that every
 cost besides the model's shows. vLLM alone has the same options and environment as the server
-with the plugin, but for the plugin. Each round loads them in turn, in another order each time,
-with `vllm bench serve`: one request at a time for the latency, then many at once for the
-throughput. Compared are the servers within a round; the medians of these ratios and differences
+with the plugin, but for the plugin; it is also asked for logprobs, which is what a client would
+have to do to learn the confidence that the plugin logs. Each round loads them in turn, in another
+order each time, with `vllm bench serve`: one request at a time for the latency, with answers of
+one token and of several, then many at once for the throughput. Compared are the servers within a round; the medians of these ratios and differences
 count, so that a machine that gets slower meanwhile hits all alike.
 
 The plugin's server is asked by an alias and logs every answer: its writer process shares the
@@ -41,17 +42,19 @@ PROMPT_TOKENS, ANSWER_TOKENS = 64, 8
 
 
 class Target(NamedTuple):
-    """A server under load and the name it is asked for."""
+    """A server under load, the name it is asked for, and whether logprobs are asked for."""
 
     name: str
     server: RunningServer
     model: str
+    logprobs: bool = False
 
 
 class Round(NamedTuple):
-    """One server in one round: one request at a time, and many at once."""
+    """One server in one round: one request at a time, the same for one token, many at once."""
 
     alone: Load
+    one_token: Load
     together: Load
 
 
@@ -108,17 +111,22 @@ def rounds_of(
     """
 
     def one(target: Target) -> Round:
-        def asked(requests: int, at_once: int) -> Load:
+        def asked(requests: int, at_once: int, answer: int) -> Load:
             return bench.run(
                 target.server.url,
                 target.model,
                 requests=requests,
                 at_once=at_once,
                 prompt=PROMPT_TOKENS,
-                answer=ANSWER_TOKENS,
+                answer=answer,
+                logprobs=target.logprobs,
             )
 
-        return Round(asked(alone, 1), asked(together, at_once))
+        return Round(
+            asked(alone, 1, ANSWER_TOKENS),
+            asked(alone, 1, 1),
+            asked(together, at_once, ANSWER_TOKENS),
+        )
 
     found: dict[str, list[Round]] = {target.name: [] for target in targets}
     for target in targets:
@@ -139,17 +147,23 @@ def rounds_of(
 def compare(found: dict[str, list[Round]]) -> dict[str, float | None]:
     """The numbers, from every server's rounds; those of an absent one are None."""
     numbers: dict[str, float | None] = {}
-    for name in ("plugin", "litellm"):
+    for name in ("logprobs", "plugin", "litellm"):
         pairs = list(zip(found.get(name, []), found["bare"], strict=False))
         ratios = [a.together.requests_per_second / b.together.requests_per_second for a, b in pairs]
         added = [a.alone.p50_ms - b.alone.p50_ms for a, b in pairs]
-        for key, values in (("throughput_ratio", ratios), ("added_p50_ms", added)):
+        brief = [a.one_token.p50_ms - b.one_token.p50_ms for a, b in pairs]
+        for key, values in (
+            ("throughput_ratio", ratios),
+            ("added_p50_ms", added),
+            ("added_p50_ms_one_token", brief),
+        ):
             numbers[f"{key}_{name}"] = round(statistics.median(values), 3) if values else None
             numbers[f"{key}_{name}_lowest"] = round(min(values), 3) if values else None
             numbers[f"{key}_{name}_highest"] = round(max(values), 3) if values else None
     for name, results in found.items():
         for key, values in (
             ("p50_ms", [r.alone.p50_ms for r in results]),
+            ("p50_ms_one_token", [r.one_token.p50_ms for r in results]),
             ("p99_ms", [r.alone.p99_ms for r in results]),
             ("requests_per_second", [r.together.requests_per_second for r in results]),
         ):
@@ -162,23 +176,25 @@ def table_of(numbers: dict[str, Any], at_once: int) -> str:
     rows = []
     for name, words in (
         ("bare", "vLLM"),
+        ("logprobs", "vLLM, asked for logprobs"),
         ("plugin", "vLLM with the plugin"),
         ("litellm", "vLLM behind LiteLLM"),
     ):
         if f"p50_ms_{name}" not in numbers:
             continue
-        added, ratio = "", ""
+        brief, added, ratio = ("", "", "")
         if name != "bare":
-            added, ratio = (
+            brief, added, ratio = (
                 "{} ({} to {})".format(
                     *(numbers[f"{key}_{name}{end}"] for end in ("", "_lowest", "_highest"))
                 )
-                for key in ("added_p50_ms", "throughput_ratio")
+                for key in ("added_p50_ms_one_token", "added_p50_ms", "throughput_ratio")
             )
-        p50, rate = numbers[f"p50_ms_{name}"], numbers[f"requests_per_second_{name}"]
-        rows.append((words, f"{p50:.2f}", added, f"{rate:.0f}", ratio))
-    head = ("", "p50 alone, ms", "added, ms", f"requests/s, {at_once} at once", "ratio")
-    return markdown(head, rows)
+        shown = [f"{numbers[f'{key}_{name}']:.2f}" for key in ("p50_ms_one_token", "p50_ms")]
+        rate = f"{numbers[f'requests_per_second_{name}']:.0f}"
+        rows.append((words, shown[0], brief, shown[1], added, rate, ratio))
+    head = ("", "p50 of 1 token, ms", "added, ms", f"p50 of {ANSWER_TOKENS} tokens, ms")
+    return markdown((*head, "added, ms", f"requests/s, {at_once} at once", "ratio"), rows)
 
 
 def measure(
@@ -191,7 +207,11 @@ def measure(
         plugin = stack.enter_context(
             RunningServer.flywheel(config, free_port(), folder / "plugin.log")
         )
-        targets = [Target("bare", plain, "tiny"), Target("plugin", plugin, ALIAS)]
+        targets = [
+            Target("bare", plain, "tiny"),
+            Target("logprobs", plain, "tiny", logprobs=True),
+            Target("plugin", plugin, ALIAS),
+        ]
         if with_litellm:
             proxy = stack.enter_context(litellm(plain, folder))
             targets.append(Target("litellm", proxy, "tiny"))
@@ -207,8 +227,8 @@ def main() -> None:
     """Measure and report."""
     arguments = parser("benchmarks.capture", __doc__)
     arguments.add_argument("--rounds", type=int, default=5, help="how often each server is loaded")
-    arguments.add_argument("--alone", type=int, default=150, help="requests one at a time, a round")
-    arguments.add_argument("--together", type=int, default=640, help="requests at once, a round")
+    arguments.add_argument("--alone", type=int, default=100, help="requests one at a time, a round")
+    arguments.add_argument("--together", type=int, default=320, help="requests at once, a round")
     arguments.add_argument("--at-once", type=int, default=32, help="how many are under way at once")
     arguments.add_argument("--no-litellm", action="store_true", help="leave the proxy out")
     arguments.add_argument(
@@ -238,7 +258,7 @@ def main() -> None:
         title="The cost of capturing",
         numbers=numbers,
         table=table_of(numbers, given.at_once),
-        notes=f"Tiny model in float32, {PROMPT_TOKENS} tokens in and {ANSWER_TOKENS} out, "
+        notes=f"Tiny model in float32, {PROMPT_TOKENS} tokens in and 1 or {ANSWER_TOKENS} out, "
         f"streamed; load by `vllm bench serve` on the same machine. Medians over {given.rounds} "
         f"rounds of {given.alone} requests one at a time and {given.together} requests "
         f"{given.at_once} at once; added and ratio are against vLLM in the same round, lowest and "

@@ -58,7 +58,15 @@ class VllmBench:
         return self
 
     def run(
-        self, url: str, model: str, *, requests: int, at_once: int, prompt: int, answer: int
+        self,
+        url: str,
+        model: str,
+        *,
+        requests: int,
+        at_once: int,
+        prompt: int,
+        answer: int,
+        logprobs: bool = False,
     ) -> Load:
         """Ask a server.
 
@@ -67,6 +75,7 @@ class VllmBench:
             model: the name that is asked for.
             requests: how many, of which `at_once` are under way together.
             prompt, answer: their lengths in tokens.
+            logprobs: ask for each token's logprob.
 
         Raises:
             ServerError: the tool ended, or a request failed.
@@ -89,6 +98,9 @@ class VllmBench:
             "temperature": 0,
             "seed": self._seed,
         }
+        if logprobs:
+            # The tool's own option asks for a number where chat wants true.
+            words["extra-body"] = json.dumps({"logprobs": True, "top_logprobs": 0})
         options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
         assert self._child.stdin is not None
         self._child.stdin.write(json.dumps([*options, "--disable-tqdm"]) + "\n")

@@ -17,7 +17,8 @@ from ledger.registry import WEIGHTS, Registry
 
 
 def loads(p50: float, rate: float) -> capture.Round:
-    return capture.Round(Load(1.0, p50, p50 + 1, 10, 0), Load(rate, 9.0, 9.0, 10, 0))
+    alone, together = Load(1.0, p50, p50 + 1, 10, 0), Load(rate, 9.0, 9.0, 10, 0)
+    return capture.Round(alone, alone, together)
 
 
 def test_servers_are_compared_within_a_round() -> None:
@@ -30,6 +31,7 @@ def test_servers_are_compared_within_a_round() -> None:
     assert numbers["throughput_ratio_plugin"] == 0.95
     assert numbers["throughput_ratio_plugin_highest"] == 1.0
     assert numbers["added_p50_ms_plugin"] == 0.4
+    assert numbers["added_p50_ms_one_token_plugin"] == 0.4
     assert numbers["p50_ms_bare"] == 5.0
     assert numbers["throughput_ratio_litellm"] is None
     assert numbers["added_p50_ms_litellm"] is None
