@@ -2,13 +2,14 @@
 
     python -m benchmarks.capture [--json FILE] [--rounds 5] [--no-litellm]
 
-They stand side by side on the tiny model, whose answers take milliseconds, so that every
-cost besides the model's shows. vLLM alone has the same options and environment as the server
-with the plugin, but for the plugin; it is also asked for logprobs, which is what a client would
-have to do to learn the confidence that the plugin logs. Each round loads them in turn, in another
-order each time, with `vllm bench serve`: one request at a time for the latency, with answers of
-one token and of several, then many at once for the throughput. Compared are the servers within a round; the medians of these ratios and differences
-count, so that a machine that gets slower meanwhile hits all alike.
+They stand side by side on the tiny model, whose answers take milliseconds, so that every cost
+besides the model's shows. vLLM alone has the same options and environment as the server with the
+plugin, but for the plugin; it is also asked for logprobs, which is what a client would have to do
+to learn the confidence that the plugin logs. Each round loads them in turn, in another order each
+time, with `vllm bench serve`: one request at a time for the latency, with answers of one token
+and of several, then many at once for the throughput. Compared are the servers within a round; the
+medians of these ratios and differences count, so that a machine that gets slower meanwhile hits
+all alike.
 
 The plugin's server is asked by an alias and logs every answer: its writer process shares the
 cores with everything else here, the client included.
