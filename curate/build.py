@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 from curate.tags import sweep
 from ledger import dataset
 from ledger.dataset import DatasetManifest, Pair
-from ledger.errors import DatasetError, FlywheelError
+from ledger.errors import ConfigError, DatasetError, FlywheelError, RedactionFailed
 from ledger.gold import load_gold, question_key
 from ledger.records import Correction, DatasetRecord, Interaction
-from ledger.settings import Settings, load
+from ledger.redact import Redactor
+from ledger.settings import Privacy, Settings, load
 from ledger.store import Store, now
 
 GOLD = "gold question"
@@ -32,6 +33,7 @@ PREFILLED = "prompt ends with the start of an answer"
 BROKEN = "text with half of a surrogate pair"
 EMPTY = "empty correction"
 DUPLICATE = "same question and answer as another pair"
+NAMES = "the detector of names failed"
 CONTRADICTED = "another correction of the same question holds"
 
 
@@ -102,6 +104,9 @@ def collect(settings: Settings, store: Store, alias: str) -> Pool:
     kept.sort(key=lambda one: (one.row.ts, one.row.row_id))
     tags = store.tags([one.row.row_id for one in kept])
     pairs = [_pair(one, sorted({tag.tag for tag in tags.get(one.row.row_id, [])})) for one in kept]
+    if settings.privacy.names_before_training:
+        pairs, failed = _without_names(settings.privacy, pairs)
+        left_out[NAMES] = failed
     return Pool(pairs, {reason: ids for reason, ids in left_out.items() if ids})
 
 
@@ -118,7 +123,7 @@ def build(settings: Settings, store: Store, alias: str, run_dir: Path) -> Datase
     settings.alias(alias)
     folder = run_dir / "dataset"
     if (folder / dataset.MANIFEST).exists():
-        manifest, pairs = dataset.load(folder)
+        manifest, pairs = dataset.load(folder, store)
         if manifest.alias != alias:
             raise DatasetError(
                 f"{folder} holds pairs of {manifest.alias!r}, asked for {alias!r}",
@@ -129,7 +134,7 @@ def build(settings: Settings, store: Store, alias: str, run_dir: Path) -> Datase
         if not pairs:
             raise nothing_to_train_on(alias, left_out)
         manifest = dataset.freeze(
-            folder, alias=alias, pairs=pairs, created=now(), left_out=left_out
+            folder, store=store, alias=alias, pairs=pairs, created=now(), left_out=left_out
         )
     # Also for a folder that was complete: the last run may have died between the two.
     store.add_dataset(
@@ -171,6 +176,34 @@ def _encodable(value: Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _without_names(privacy: Privacy, pairs: list[Pair]) -> tuple[list[Pair], list[str]]:
+    """Pairs as a detector of names leaves them, and the rows that it failed on.
+
+    Rows may be older than the detector: each pair passes it here, whatever was done before.
+    """
+    if privacy.names == "none":
+        raise ConfigError(
+            "privacy.names_before_training is on, and privacy.names is none",
+            rule="No pair is trained on that no detector of names has seen.",
+            remedy="Set privacy.names to spacy or presidio, or switch the rule off.",
+        )
+    redactor = Redactor.of(privacy.model_copy(update={"redaction": "balanced"}))
+    assert redactor is not None
+    seen, failed = [], []
+    for pair in pairs:
+        conversation = redactor.conversation()
+        try:
+            found = {
+                name: conversation.redact(getattr(pair, name))
+                for name in ("messages", "tools", "chat_template_kwargs", "rejected")
+            }
+        except RedactionFailed:
+            failed.append(pair.row_id)
+            continue
+        seen.append(pair.model_copy(update=found))
+    return seen, failed
 
 
 def _pair(one: _Candidate, tags: list[str]) -> Pair:

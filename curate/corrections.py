@@ -33,7 +33,7 @@ def correct(store: Store, row_id: str, text: str, author: str, why: str = "") ->
         )
     if not text.strip():
         raise RecordError("the correction is empty", field="text", remedy="Say what is right.")
-    fields, _ = store.redacted({"text": text})
+    fields = store.as_stored(row_id, {"text": text})
     if fields.get("text", "").strip() == (row.response or "").strip():
         raise RecordError(
             "the correction says what the answer says",

@@ -7,13 +7,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from curate.build import Pool, collect, nothing_to_train_on
-from ledger.errors import UsageError
+from ledger.errors import LedgerError, RegistryError, UsageError
 from ledger.files import write_jsonl
+from ledger.registry import TRAINING_DATA, Registry
 from ledger.settings import Settings
 from ledger.store import Store
 
@@ -45,3 +47,24 @@ def export(store: Store, settings: Settings, alias: str, format: str = "sft", *,
         raise nothing_to_train_on(alias, pool.left_out)
     write_jsonl(out, rows(pool))
     return pool
+
+
+def export_version(store: Store, settings: Settings, alias: str, version: int, *, out: Path) -> int:
+    """Write what a version was trained on, opened, in the same form; returns the lines.
+
+    Lines of people who were forgotten are not there any more.
+
+    Raises:
+        RegistryError: there is no such version, or its training data is damaged.
+    """
+    found = Registry(settings.registry).get(alias, version)
+    file = found.path / TRAINING_DATA
+    try:
+        text = file.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.split("\n") if line]
+        opened = [line for line in store.opened_lines(lines, TRAINING_DATA) if line is not None]
+    except (OSError, ValueError, LedgerError) as error:
+        raise RegistryError(f"{file} cannot be read: {error}") from error
+    kept = ("messages", "tools")
+    write_jsonl(out, ({key: line[key] for key in kept if key in line} for line in opened))
+    return len(opened)

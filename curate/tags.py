@@ -16,8 +16,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from pydantic import ValidationError
 
+from ledger.database import tables
 from ledger.errors import RecordError
-from ledger.records import Correction, Decision, Feedback, Interaction, Tag
+from ledger.keeping.confidence import Thresholds
+from ledger.keeping.rollups import hour_of
+from ledger.records import ANONYMOUS, Correction, Decision, Feedback, Interaction, Tag
 from ledger.settings import Settings
 from ledger.store import Store, now
 
@@ -112,29 +115,37 @@ def add_tag(store: Store, row_id: str, tag: str, who: str, why: str = "") -> boo
 
 def _sweep_interactions(settings: Settings, store: Store) -> tuple[int, int]:
     """Tag unsure answers; the number of rows seen and of tags that were new."""
-    threshold = settings.curate.low_confidence_nats
+    table = tables.interactions
+    columns = (table.c.seq, table.c.row_id, table.c.ts, table.c.version, table.c.mean_logprob)
     seen = tagged = 0
     while True:
         start = store.cursor(_INTERACTIONS)
-        found = store.logprobs(after_seq=start, limit=_BATCH)
-        if not found:
-            return seen, tagged
-        tags = [
-            Tag(
-                row_id=row_id,
-                tag=LOW_CONFIDENCE,
-                who="rule:low_confidence",
-                why=f"mean logprob {mean:.2f} nats is below {threshold:.2f}",
-                ts=now(),
-            )
-            for _, row_id, mean in found
-            if mean is not None and mean < threshold
-        ]
+        query = sa.select(*columns).where(table.c.seq > start).order_by(table.c.seq).limit(_BATCH)
+        # Under the write lock, so that no row that is let go meanwhile leaves a tag behind.
         with store.transaction() as connection:
-            end = found[-1][0]
-            if store.move_cursor(_INTERACTIONS, end, expected=start, connection=connection):
-                seen += len(found)
-                tagged += store.add_tags(tags, connection)
+            found = connection.execute(query).all()
+            if not found:
+                return seen, tagged
+            end = found[-1].seq
+            if not store.move_cursor(_INTERACTIONS, end, expected=start, connection=connection):
+                continue
+            thresholds = Thresholds(settings.curate, connection)
+            tags = []
+            for row in found:
+                threshold = thresholds.of(row.version, hour_of(row.ts))
+                if row.mean_logprob is not None and row.mean_logprob < threshold:
+                    why = f"mean logprob {row.mean_logprob:.2f} nats is below {threshold:.2f}"
+                    tags.append(
+                        Tag(
+                            row_id=row.row_id,
+                            tag=LOW_CONFIDENCE,
+                            who="rule:low_confidence",
+                            why=why,
+                            ts=now(),
+                        )
+                    )
+            seen += len(found)
+            tagged += store.add_tags(tags, connection)
 
 
 def _tags_of(given: Feedback, row: Interaction | None) -> list[Tag]:
@@ -203,7 +214,7 @@ def _take_corrections(
             row_id=one.row_id,
             ts=one.ts,
             source="user",
-            author=one.subject or "anonymous",
+            author=one.subject or ANONYMOUS,
             text=one.correction,
             decision=decision,
         )

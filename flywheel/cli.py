@@ -5,59 +5,19 @@ Exit codes: 0 done, 1 broken, 2 usage, 100 refused by the gate, 130 interrupted.
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
-from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import click
 
 from curate.queue import QueueItem
 from flywheel import __version__
-from flywheel.hardware import has_cuda, load_fitting
+from flywheel.cli_privacy import forget, keys
+from flywheel.console import Context, alias_argument, json_option, show
+from flywheel.hardware import has_cuda
 from ledger.deployments import Change, name_or_none, version_name
 from ledger.errors import FlywheelError, GateRefused
-from ledger.settings import Settings
-from ledger.store import Store
-
-Command = Callable[..., Any]
-
-
-class _Context:
-    """What all commands share: the configuration, read on first use."""
-
-    def __init__(self, config: str | None) -> None:
-        self._config = config
-        self._loaded: tuple[Settings, str] | None = None
-
-    @property
-    def settings(self) -> Settings:
-        return self._load()[0]
-
-    @property
-    def config(self) -> str:
-        return self._load()[1]
-
-    @cached_property
-    def store(self) -> Store:
-        return Store.open(self.settings)
-
-    def _load(self) -> tuple[Settings, str]:
-        if self._loaded is None:
-            self._loaded = load_fitting(self._config)
-        return self._loaded
-
-    def alias(self, given: str | None) -> str:
-        """The alias meant: the one given, or the only one there is."""
-        name = given or self.settings.only_alias
-        if name is None:
-            names = ", ".join(sorted(self.settings.aliases))
-            raise click.UsageError(f"name one of the aliases: {names}")
-        self.settings.alias(name)
-        return name
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -66,7 +26,7 @@ class _Context:
 @click.pass_context
 def cli(context: click.Context, config: str | None) -> None:
     """Serve a model, log its answers, learn from corrections, swap in what is better."""
-    context.obj = _Context(config)
+    context.obj = Context(config)
 
 
 def main() -> None:
@@ -93,22 +53,13 @@ def main() -> None:
         sys.exit(1)
 
 
-def show(value: Any, *, as_json: bool, text: Callable[[], str]) -> None:
-    """Print a result for a program or for a person."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else text())
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-alias_argument = click.argument("alias", required=False)
-
-
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.option("--port", type=int, help="TCP port instead of serve.port.")
 @click.option("--host", help="Address instead of serve.host.")
 @click.argument("vllm_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def serve(
-    shared: _Context, port: int | None, host: str | None, vllm_options: tuple[str, ...]
+    shared: Context, port: int | None, host: str | None, vllm_options: tuple[str, ...]
 ) -> None:
     """Start vLLM with the plugin in it. Options it does not know go to vLLM as they are."""
     from flywheel.model import fetch
@@ -130,7 +81,7 @@ def serve(
 @json_option
 @click.pass_obj
 def retrain(
-    shared: _Context, alias: str | None, url: str | None, fresh: bool, as_json: bool
+    shared: Context, alias: str | None, url: str | None, fresh: bool, as_json: bool
 ) -> None:
     """Train a version on the corrections and put it before the gate; resumes what was cut off."""
     from flywheel.retrain import retrain as run
@@ -161,7 +112,7 @@ def retrain(
 @click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
 @json_option
 @click.pass_obj
-def status(shared: _Context, alias: str | None, url: str | None, as_json: bool) -> None:
+def status(shared: Context, alias: str | None, url: str | None, as_json: bool) -> None:
     """Show what is live, what is tried and what waits."""
     from flywheel.status import status as look
     from flywheel.status import status_text
@@ -176,7 +127,7 @@ def status(shared: _Context, alias: str | None, url: str | None, as_json: bool) 
 @alias_argument
 @json_option
 @click.pass_obj
-def versions(shared: _Context, alias: str | None, as_json: bool) -> None:
+def versions(shared: Context, alias: str | None, as_json: bool) -> None:
     """List the versions of an alias with their parents and scores."""
     from flywheel.status import versions as look
     from flywheel.status import versions_text
@@ -195,7 +146,7 @@ def versions(shared: _Context, alias: str | None, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def promote(
-    shared: _Context,
+    shared: Context,
     alias: str | None,
     version: str | None,
     share: float | None,
@@ -223,14 +174,14 @@ def promote(
 @click.option("--because", default="", help="Why; recorded.")
 @json_option
 @click.pass_obj
-def rollback(shared: _Context, alias: str | None, because: str, as_json: bool) -> None:
+def rollback(shared: Context, alias: str | None, because: str, as_json: bool) -> None:
     """Drop a running canary, else go back to the previous version. Needs only the ledger."""
     from flywheel.rollout import rollback as change
 
     _show_change(shared, change(shared.store, shared.alias(alias), because=because), as_json)
 
 
-def _show_change(shared: _Context, done: Change, as_json: bool) -> None:
+def _show_change(shared: Context, done: Change, as_json: bool) -> None:
     state, base = done.after, shared.settings.model.name
     live = version_name(state.alias, state.live, base)
     candidate = name_or_none(state.alias, state.candidate, base)
@@ -251,7 +202,7 @@ def _show_change(shared: _Context, done: Change, as_json: bool) -> None:
 @click.argument("tag")
 @click.option("--because", default="", help="Why; recorded.")
 @click.pass_obj
-def tag(shared: _Context, row: str, tag: str, because: str) -> None:
+def tag(shared: Context, row: str, tag: str, because: str) -> None:
     """Put a tag on a logged answer (ROW is the completion's id)."""
     from curate.tags import add_tag
     from flywheel.rollout import operator
@@ -265,7 +216,7 @@ def tag(shared: _Context, row: str, tag: str, because: str) -> None:
 @click.argument("text")
 @click.option("--because", default="", help="Why; recorded.")
 @click.pass_obj
-def correct(shared: _Context, row: str, text: str, because: str) -> None:
+def correct(shared: Context, row: str, text: str, because: str) -> None:
     """Say what an answer should have been (ROW is the completion's id)."""
     from curate.corrections import correct as say_right
     from flywheel.rollout import operator
@@ -280,7 +231,7 @@ def correct(shared: _Context, row: str, text: str, because: str) -> None:
 @click.option("--limit", default=20, show_default=True, help="Most rows.")
 @json_option
 @click.pass_obj
-def review(shared: _Context, alias: str | None, only_list: bool, limit: int, as_json: bool) -> None:
+def review(shared: Context, alias: str | None, only_list: bool, limit: int, as_json: bool) -> None:
     """Go through the answers that need eyes: accept, edit, reject, tag."""
     from curate import queue
     from curate.tags import sweep
@@ -308,13 +259,19 @@ def _queue_text(items: list[QueueItem]) -> str:
 @alias_argument
 @click.option("--format", "form", type=click.Choice(["sft"]), default="sft", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option("--version", type=int, metavar="N", help="What this version was trained on instead.")
 @click.pass_obj
-def export(shared: _Context, alias: str | None, form: str, out: Path) -> None:
+def export(shared: Context, alias: str | None, form: str, out: Path, version: int | None) -> None:
     """Write the accepted corrections as a training file (OpenAI's chat JSONL)."""
     from curate.export import export as write
+    from curate.export import export_version
     from curate.tags import sweep
 
     name = shared.alias(alias)
+    if version is not None:
+        count = export_version(shared.store, shared.settings, name, version, out=out)
+        click.echo(f"{count} pairs of {name}@v{version} in {out}")
+        return
     sweep(shared.settings, shared.store)
     pool = write(shared.store, shared.settings, name, form, out=out)
     click.echo(f"{len(pool.pairs)} pairs in {out}")
@@ -327,7 +284,7 @@ def export(shared: _Context, alias: str | None, form: str, out: Path) -> None:
 @click.option("--fetch", is_flag=True, help="Get the base model first.")
 @json_option
 @click.pass_obj
-def doctor(shared: _Context, url: str | None, fetch: bool, as_json: bool) -> None:
+def doctor(shared: Context, url: str | None, fetch: bool, as_json: bool) -> None:
     """Look for what would go wrong."""
     from flywheel.doctor import examine
     from flywheel.model import fetch as get_model
@@ -357,7 +314,7 @@ def _indented(text: str) -> str:
 @json_option
 @click.pass_obj
 def demo(
-    shared: _Context,
+    shared: Context,
     data: Path | None,
     gold: Path | None,
     labels: int | None,
@@ -383,8 +340,11 @@ def demo(
 
 def _choose_config(context: click.Context, _parameter: click.Parameter, file: str | None) -> None:
     if file is not None:
-        context.obj = _Context(file)
+        context.obj = Context(file)
 
+
+cli.add_command(forget)
+cli.add_command(keys)
 
 for _command in cli.commands.values():
     # So that it may stand behind the command too: `flywheel serve --config configs/gpu.yaml`.

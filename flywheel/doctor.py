@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from flywheel.hardware import has_cuda
 from flywheel.server import Server
-from ledger.errors import FlywheelError, RegistryError, ServerError
+from ledger.errors import FlywheelError, LedgerError, RegistryError, ServerError
 from ledger.fingerprint import base_fingerprint, template_hash
 from ledger.gold import load_gold
+from ledger.keys.vault import Vault
 from ledger.model import model_folder
 from ledger.registry import Registry
 from ledger.settings import Settings, api_keys
 from ledger.store import Store
-from ledger.vault import Vault
 
 _LOW_DISK_GIB = 5
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "openai", "sqlalchemy")
@@ -75,9 +75,15 @@ def _disk(settings: Settings) -> str:
 
 def _ledger(settings: Settings) -> str:
     store = Store.open(settings)
-    rows = sum(store.counts().values())
+    rows, damaged = sum(store.counts().values()), store.unreadable()
+    url = store.url  # without its password
     store.close()
-    return f"{settings.ledger.url}: {rows} answers"
+    if damaged:
+        raise LedgerError(
+            f"{url}: the text of {len(damaged)} row(s) is damaged: {', '.join(damaged[:5])}",
+            remedy="They are skipped. Restore the ledger from a backup to have them back.",
+        )
+    return f"{url}: {rows} answers, every text opens"
 
 
 def _keys(settings: Settings) -> str:

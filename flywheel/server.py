@@ -22,6 +22,30 @@ def server_url(settings: Settings, port: int | None = None) -> str:
     return f"http://{host}:{port or settings.serve.port}/v1"
 
 
+_LOSSES = {
+    "dropped_records": "record(s) dropped: no room in memory, or the writer died of them",
+    "capture_failures": "answer(s) that could not be recorded",
+    "malformed_records": "record(s) left out by the log's writer",
+    "unconfirmed_records": "record(s) that a writer died with (durability fast)",
+    "redaction_failures": "text(s) not kept because redaction failed or took too long",
+}
+
+
+def losses(numbers: dict[str, Any]) -> list[str]:
+    """What a server's log lost since its start and what is wrong now, a line each.
+
+    Args:
+        numbers: from `Server.numbers`.
+    """
+    lines = [f"{int(numbers[name])} {what}" for name, what in _LOSSES.items() if numbers.get(name)]
+    if seconds := numbers.get("ledger_failing_seconds"):
+        waiting = int(numbers.get("backlog_records", 0))
+        lines.append(f"the log cannot be written for {seconds:.0f} s; {waiting} record(s) wait")
+    elif numbers.get("writer_up") == 0:
+        lines.append("the log's writer is not up")
+    return lines
+
+
 class Server:
     """A running server.
 
@@ -51,13 +75,7 @@ class Server:
             ServerError: no answer, or not from a server with the plugin.
             ConfigError: the key is refused.
         """
-        try:
-            answer = self._client.get(f"{self.url}/deployments")
-        except httpx.HTTPError as error:
-            raise ServerError(
-                f"no server answers at {self.url} ({type(error).__name__})",
-                remedy="Start it with `make serve`, or name another with --url.",
-            ) from None
+        answer = self._get(f"{self.url}/deployments")
         if answer.status_code == 401:
             raise ConfigError(
                 f"the server at {self.url} refuses our API key",
@@ -101,14 +119,27 @@ class Server:
         return self._wait(loaded, f"load {name}", seconds)
 
     def numbers(self) -> dict[str, float]:
-        """The `flywheel_*` numbers without labels, from `/metrics`."""
-        text = self._client.get(f"{self.url.removesuffix('/v1')}/metrics").text
+        """The `flywheel_*` numbers without labels, from `/metrics`; counts since its start.
+
+        Raises:
+            ServerError: no answer.
+        """
+        text = self._get(f"{self.url.removesuffix('/v1')}/metrics").text
         found = {}
         for line in text.splitlines():
             name, _, value = line.partition(" ")
             if name.startswith("flywheel_") and "{" not in name:
                 found[name.removeprefix("flywheel_").removesuffix("_total")] = float(value)
         return found
+
+    def _get(self, url: str) -> httpx.Response:
+        try:
+            return self._client.get(url)
+        except httpx.HTTPError as error:
+            raise ServerError(
+                f"no server answers at {self.url} ({type(error).__name__})",
+                remedy="Start it with `make serve`, or name another with --url.",
+            ) from None
 
     def _wait(self, done: Callable[[dict[str, Any]], bool], what: str, seconds: float) -> float:
         started = time.monotonic()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from flywheel.server import Server
+from flywheel.forget import trained_on_forgotten
+from flywheel.server import Server, losses
 from ledger.deployments import Deployments, name_or_none, version_name
 from ledger.errors import ConfigError, ServerError
+from ledger.keeping.confidence import newest
+from ledger.keeping.settle import held
 from ledger.registry import Registry
 from ledger.settings import Settings
 from ledger.store import Store
@@ -31,11 +34,25 @@ def status(settings: Settings, store: Store, aliases: list[str], url: str | None
             "why": state.why,
             "event": state.seq,
             "answers": store.counts(alias),
+            "confidence": {name: _confidence(store, name) for name in store.counts(alias)},
             "last_verdicts": {name: e.verdict for name, e in list(verdicts.items())[-3:]},
         }
     found["server"] = _server(settings, url)
+    found["held"] = held(store)._asdict()
+    found["trained_on_forgotten"] = trained_on_forgotten(settings, store)
     found["incomplete"] = [str(path) for path in Registry(settings.registry).incomplete()]
     return found
+
+
+def _confidence(store: Store, version: str) -> dict[str, float] | None:
+    """Mean logprob of the version's newest answers, each weighted by how likely it was to stay."""
+    from eval.estimate import mean  # numpy: not for every command
+
+    said = newest(store, version)
+    if not said:
+        return None
+    found = mean(*zip(*said, strict=True))
+    return {"mean_logprob": found.value, "error": found.error, "answers": len(said)}
 
 
 def _server(settings: Settings, url: str | None) -> dict[str, Any]:
@@ -52,8 +69,11 @@ def status_text(found: dict[str, Any]) -> str:
     server = found["server"]
     lines = []
     if server["up"]:
-        lost = int(server.get("dropped_records", 0) + server.get("capture_failures", 0))
-        lines.append(f"server     {server['url']}, {lost} records lost since its start")
+        lost = losses(server)
+        lines.append(
+            f"server     {server['url']}, {'' if lost else 'nothing lost since its start'}"
+        )
+        lines += [f"           {line}" for line in lost]
         lines += [f"           {name}: {why}" for name, why in server["problems"].items()]
     else:
         lines.append(f"server     down: {server['reason']}")
@@ -65,14 +85,35 @@ def status_text(found: dict[str, Any]) -> str:
         if state["previous"]:
             lines.append(f"           a rollback goes to {state['previous']}")
         for version, count in sorted(state["answers"].items()):
-            lines.append(f"           {count} answers by {version}")
+            sure = state["confidence"].get(version)
+            said = f", mean logprob {sure['mean_logprob']:.2f} nats" if sure else ""
+            lines.append(f"           {count} answers by {version}{said}")
         for name, verdict in state["last_verdicts"].items():
             lines.append(f"           gate: {name} {verdict}")
     tags = ", ".join(f"{count} {tag}" for tag, count in sorted(found["tags"].items()))
     lines.append(f"tags       {tags or 'none'}")
+    waits = found["held"]
+    lines.append(
+        f"held       {waits['rows']} answer(s) wait for late feedback, "
+        f"{waits['bytes'] / 2**20:.1f} MiB"
+        + (f"; {waits['early']} hour(s) decided early" if waits["early"] else "")
+    )
     lines.append(f"review     {found['corrections_to_review']} correction(s) wait")
+    lines += _forgotten(found)
     lines += [f"incomplete {path}" for path in found["incomplete"]]
     return "\n".join(lines)
+
+
+def _forgotten(found: dict[str, Any]) -> list[str]:
+    """Versions that may answer and were trained on somebody who was forgotten since."""
+    roles = ("live", "candidate", "previous")
+    return [
+        f"forgotten  {state[role]} ({role}) was trained on pairs of somebody who was forgotten: "
+        f"retrain {alias}"
+        for alias, state in found["aliases"].items()
+        for role in roles
+        if state[role] in found["trained_on_forgotten"]
+    ]
 
 
 def versions(settings: Settings, store: Store, alias: str) -> list[dict[str, Any]]:

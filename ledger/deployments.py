@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from ledger import tables
+from ledger.database import tables
 from ledger.errors import LedgerError, StaleDeployment, UsageError
 from ledger.records import DeploymentEvent
 from ledger.store import Store, now
@@ -147,7 +147,7 @@ class Deployments:
 
     def last_seq(self) -> int:
         """The number of the last event of any alias; cheap enough to ask five times a second."""
-        with self._store.transaction() as connection:
+        with self._store.reading() as connection:
             return connection.scalar(sa.select(sa.func.max(tables.deployments.c.seq))) or 0
 
     def candidate(self, alias: str, version: int, *, who: str, why: str) -> Change:
@@ -174,7 +174,7 @@ class Deployments:
         table = tables.deployments
         columns = [column for column in table.columns if column.name != "after"]
         query = sa.select(*columns).where(condition).order_by(table.c.seq)
-        with self._store.transaction() as connection:
+        with self._store.reading() as connection:
             return [DeploymentEvent(**values) for values in connection.execute(query).mappings()]
 
     def _append(

@@ -8,6 +8,7 @@ FlywheelError                 anything we raise on purpose; a CLI prints it and 
 │   ├── LedgerLocked          another process holds it longer than we wait
 │   ├── RowRefused            no table takes this row, now or later
 │   └── StaleDeployment       compare-and-set lost: somebody changed the deployment first
+├── RedactionFailed           personal data could not be looked for; keep none of the text
 ├── UnknownRow                a request id that the ledger has never seen
 ├── RegistryError             a version folder is missing, incomplete, altered or unservable
 ├── DatasetError              the pairs cannot be frozen or trained on
@@ -69,6 +70,10 @@ class RowRefused(LedgerError):
 
 class StaleDeployment(LedgerError):
     """Somebody appended a deployment event between our read and our write."""
+
+
+class RedactionFailed(FlywheelError):
+    """Personal data could not be looked for; never quotes the text."""
 
 
 class UnknownRow(FlywheelError):

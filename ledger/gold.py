@@ -23,6 +23,7 @@ from ledger.checks import Check
 from ledger.errors import GoldError
 from ledger.hashing import canonical_json, content_hash
 from ledger.redact import redact
+from ledger.redact.placeholders import PLACEHOLDER
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _SHOWN_ERRORS = 100
@@ -130,7 +131,16 @@ def question_key(messages: Sequence[dict[str, Any]]) -> str:
     turns = [m for m in messages if m.get("role") not in ("system", "developer")]
     while turns and turns[-1].get("role") == "assistant":
         turns.pop()
-    return content_hash("question", [_folded_turn(message) for message in redact(turns)])
+    return content_hash("question", [_folded_turn(_bare(redact(message))) for message in turns])
+
+
+def _bare(value: Any) -> Any:
+    """Without the numbers of placeholders: `[PHONE_2]` counts what came before, in a row."""
+    if isinstance(value, str):
+        return PLACEHOLDER.sub(r"[\1]", value)
+    if isinstance(value, dict):
+        return {key: _bare(item) for key, item in value.items()}
+    return [_bare(item) for item in value] if isinstance(value, list) else value
 
 
 def _folded_turn(message: dict[str, Any]) -> list[Any]:

@@ -17,6 +17,8 @@ Api = Literal["chat", "completions", "responses", "messages"]
 Source = Literal["user", "operator", "teacher"]
 Decision = Literal["proposed", "accepted", "rejected"]
 
+#: The author of a correction by a user of whom nothing is known.
+ANONYMOUS = "anonymous"
 #: The longest text that a piece of feedback may carry, in characters.
 MAX_FEEDBACK_TEXT = 65_536
 
@@ -59,7 +61,8 @@ class Interaction(Record):
     latency_ms: float | None = Field(None, description="time to the last token, milliseconds")
     subject: str | None = Field(None, description="keyed hash of the user")
     session: str | None = Field(None, description="keyed hash of the session")
-    kept_because: str = "all"
+    kept_because: str = "held"
+    held: bool = Field(True, description="whether it is still open if the row stays")
     inclusion_probability: float = Field(1.0, gt=0, le=1)
 
 

@@ -20,12 +20,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ledger.errors import RegistryError
-from ledger.files import write_json
+from ledger.files import write_atomic, write_json
 from ledger.hashing import file_sha256
 
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+#: What a version was trained on: lines of `ledger.store.lines`.
+TRAINING_DATA = "training_data.jsonl"
 # What vLLM's lora/peft_helper.py refuses (0.32), or would apply as if it were not there.
 _UNSERVABLE = (
     "use_dora",
@@ -216,6 +218,40 @@ class Registry:
             )
         folder.rename(final)
         return self.get(manifest.alias, manifest.version)
+
+    def aliases(self) -> list[str]:
+        """Aliases that have, or had, a version here."""
+        if not self.root.is_dir():
+            return []
+        return sorted(p.name for p in self.root.iterdir() if p.is_dir() and p.name[0] != ".")
+
+    def remove_lines(self, version: Version, file: str, field: str, values: set[str]) -> int:
+        """Take lines out of a JSONL file of a version, because somebody was forgotten.
+
+        The only change that a version ever sees. Weights stay as they are. Safe to repeat: what
+        was cut off between the file and the manifest is finished by the same call.
+
+        Returns:
+            How many lines went.
+
+        Raises:
+            RegistryError: the file is damaged or cannot be written.
+        """
+        path = version.path / file
+        if not path.exists():
+            return 0
+        try:
+            lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+            kept = [line for line in lines if json.loads(line).get(field) not in values]
+            if len(kept) < len(lines):
+                write_atomic(path, "".join(line + "\n" for line in kept).encode())
+            files = {**version.manifest.files, file: file_sha256(path)}
+            if files != version.manifest.files:
+                changed = version.manifest.model_copy(update={"files": files})
+                write_json(version.path / MANIFEST, changed.model_dump())
+        except (OSError, ValueError) as error:
+            raise RegistryError(f"{path} cannot be changed: {error}") from error
+        return len(lines) - len(kept)
 
     def _numbers(self, alias: str) -> list[int]:
         folders = (self.root / alias).glob("v*") if (self.root / alias).is_dir() else ()

@@ -20,6 +20,7 @@ from ledger.errors import ConfigError
 
 CONFIG_VARIABLE = "FLYWHEEL_CONFIG"
 KEYS_VARIABLE = "FLYWHEEL_API_KEYS"
+MASTER_VARIABLE = "FLYWHEEL_MASTER_KEY"
 
 
 class Section(BaseModel):
@@ -88,19 +89,97 @@ class Ledger(Section):
     lock_seconds: float = Field(
         10, gt=0, description="how long to wait for another process's lock, seconds"
     )
+    durability: Literal["fast", "process", "disk"] = Field(
+        "process",
+        description="what a stored row survives: `fast` loses at most the last flush when the "
+        "writer is killed, `process` no acknowledged row, `disk` none when the power fails either",
+    )
+
+
+class Sampling(Section):
+    """Which answers stay: all with feedback, a tag, a correction or low confidence, and some."""
+
+    share: float = Field(
+        0.05, ge=0, le=1, description="share of the other answers that is kept, 0 to 1"
+    )
+    hold_hours: float = Field(
+        24, ge=0, description="how long every answer waits for late feedback, hours"
+    )
+    hold_mib: float = Field(
+        4096, gt=0, description="text that may wait so, MiB; beyond it the oldest hours are decided"
+    )
+    max_rows_a_day: int | None = Field(None, ge=0, description="most sampled rows a UTC day")
+    max_mib_a_day: float | None = Field(
+        None, ge=0, description="most text of sampled rows a UTC day, MiB"
+    )
+
+
+class Keep(Section):
+    """How long one kind of row is kept; unset means for ever."""
+
+    text_days: float | None = Field(None, gt=0, description="age at which text is removed, days")
+    text_mib: float | None = Field(
+        None, gt=0, description="text kept in all, MiB; beyond it the oldest goes"
+    )
+    row_days: float | None = Field(
+        None, gt=0, description="age at which the row goes and leaves its numbers, days"
+    )
+
+
+class Retention(Section):
+    """How long rows and their text are kept. Numbers may outlive text."""
+
+    sampled: Keep = Field(
+        default_factory=lambda: Keep(text_days=90),
+        description="answers that nothing is known of but that they were given",
+    )
+    flagged: Keep = Field(
+        default_factory=lambda: Keep(text_days=180),
+        description="answers with feedback, a tag or low confidence",
+    )
+    corrected: Keep = Field(
+        default_factory=Keep, description="answers with a correction: what is trained on"
+    )
 
 
 class Privacy(Section):
     """What is done to text and identities before they reach the disk."""
 
-    redact: bool = Field(
-        True,
-        description="replace e-mail addresses, phone, card and account numbers",
+    redaction: Literal["balanced", "high", "none"] = Field(
+        "high",
+        description="`balanced` hides what has a check digit or a clear marker, `high` also every "
+        "shape that may be a telephone number, an address or a key",
+    )
+    redact_ms: float = Field(
+        1000, gt=0, description="longest redaction of one row; beyond it no text is kept, ms"
+    )
+    names: Literal["none", "spacy", "presidio"] = Field(
+        "none", description="detector of names; without one names are not removed"
+    )
+    names_model: str = Field("en_core_web_sm", description="spaCy model of the detector")
+    names_before_training: bool = Field(
+        False, description="refuse to train on rows that no name detector has seen"
     )
     key_file: Path = Field(
         Path("var/keys/subject.key"),
         description="key of the HMAC that hashes users and sessions; made on first use, mode 0600",
     )
+    seal: bool = Field(True, description="encrypt text with a key for each user")
+    master_key_file: Path | None = Field(
+        None,
+        description="key that wraps the users' keys, made on first use, mode 0600; unset: "
+        "`master.key` beside `key_file`",
+    )
+    master_key_command: str | None = Field(
+        None,
+        description="command that prints the master key instead of the file, for a KMS; the "
+        f"variable {MASTER_VARIABLE} goes before both",
+    )
+
+    @property
+    def master_file(self) -> Path:
+        """Where the master key lies when neither a variable nor a command gives it."""
+        return self.master_key_file or self.key_file.with_name("master.key")
 
 
 class Curate(Section):
@@ -108,6 +187,12 @@ class Curate(Section):
 
     low_confidence_nats: float = Field(
         -3.0, le=0, description="rows whose mean logprob is below this are tagged `low_confidence`"
+    )
+    low_confidence_percent: float | None = Field(
+        None,
+        gt=0,
+        lt=100,
+        description="instead: the least sure percent of what the same version says",
     )
     trusted_sources: tuple[Literal["user", "operator", "teacher"], ...] = Field(
         ("operator",),
@@ -181,6 +266,8 @@ class Settings(Section):
     serve: Serve = Field(default_factory=Serve)
     ledger: Ledger = Field(default_factory=Ledger)
     privacy: Privacy = Field(default_factory=Privacy)
+    sampling: Sampling = Field(default_factory=Sampling)
+    retention: Retention = Field(default_factory=Retention)
     curate: Curate = Field(default_factory=Curate)
     train: Train = Field(default_factory=Train)
 

@@ -4,7 +4,8 @@
 
 200 with the feedback's id once it is committed (a repeated delivery says `duplicate: true`),
 404 for an id that no answer has, 422 with the field's name for a malformed body, 503 with
-Retry-After while the log cannot be written.
+Retry-After while the log cannot be written: at once where that is known. After a 503 it may
+be stored nevertheless; sending it again is safe, for it is then kept once.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ledger.channel import Channel, WriterUnavailable
 from ledger.errors import RecordError
 from ledger.records import parse_feedback
+from ledger.writing.channel import Channel, WriterUnavailable
 
 ANSWER_SECONDS = 15.0
 MAX_BODY = 1 << 20

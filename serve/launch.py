@@ -75,6 +75,9 @@ def prepare(
     host, port = host or settings.serve.host, port or settings.serve.port
     _check_address(host, port, keys)
     _check_extra(extra)
+    from ledger.redact.names import detector_of
+
+    detector_of(settings.privacy.names, settings.privacy.names_model)
     folder = model_folder(settings)
     fingerprint = base_fingerprint(folder)
     template_hash(folder)

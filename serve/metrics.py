@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ledger.channel import Channel
+from ledger.writing.channel import Channel
 from serve.adapters import Adapters
 from serve.capture import Capture
 
@@ -21,14 +22,27 @@ class _Numbers(Collector):
         self._adapters, self._aliases = adapters, aliases
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        channel = self._channel
+        channel, writer = self._channel, self._channel.numbers
         for name, doc, value in (
             ("records", "Answers and feedback handed to the log", channel.handed_over),
-            ("dropped_records", "Records dropped because the log was full", channel.dropped),
+            ("dropped_records", "Records dropped: no room, or deadly to writers", channel.dropped),
+            ("unconfirmed_records", "Records a writer died with, not kept", channel.unconfirmed),
             ("capture_failures", "Answers that could not be recorded", self._capture.failures),
+            ("rows_written", "Answers stored by the log's writer", writer.rows),
+            ("malformed_records", "Records that the writer left out", writer.malformed),
+            ("redaction_failures", "Texts not kept: redaction failed", writer.redaction_failures),
             ("writer_restarts", "Times the log's writer was started again", channel.restarts),
         ):
             yield CounterMetricFamily(f"flywheel_{name}", doc, value=value)
+        since = writer.failing_since
+        failing = 0.0 if since is None else max(0.0, time.time() - since)
+        for name, doc, now in (
+            ("backlog_records", "Records not known to be committed", channel.backlog_records),
+            ("backlog_bytes", "Memory that they take", channel.backlog_bytes),
+            ("writer_up", "1 while the writer has the log open", int(writer.ready)),
+            ("ledger_failing_seconds", "How long the log cannot be written; 0: it can", failing),
+        ):
+            yield GaugeMetricFamily(f"flywheel_{name}", doc, value=now)
         share = GaugeMetricFamily(
             "flywheel_share", "Percent of an alias's traffic", labels=["alias", "version"]
         )

@@ -33,7 +33,6 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from vllm.sampling_params import SamplingParams
 
-from ledger.channel import Channel
 from ledger.deployments import Deployments, name_or_none
 from ledger.fingerprint import base_fingerprint, template_hash
 from ledger.model import model_folder
@@ -41,6 +40,7 @@ from ledger.records import Api
 from ledger.registry import Registry
 from ledger.settings import CONFIG_VARIABLE, Settings, api_keys, load
 from ledger.store import Store
+from ledger.writing.channel import Channel
 from serve import metrics
 from serve.adapters import Adapters
 from serve.capture import CURRENT, EVALUATION_HEADER, Capture
@@ -106,7 +106,11 @@ class Plugin:
         )
         await self.adapters.warm_up()
         await self.adapters.follow(follower.look() or {})
-        self.channel = Channel(self.config, int(settings.serve.buffer_mib * 2**20))
+        self.channel = Channel(
+            self.config,
+            int(settings.serve.buffer_mib * 2**20),
+            keep=settings.ledger.durability != "fast",
+        )
         self.channel.start(loop)
         atexit.register(self.channel.close)
         self.capture = Capture(

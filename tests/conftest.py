@@ -23,8 +23,41 @@ for name in ("FLYWHEEL_CONFIG", "FLYWHEEL_API_KEYS", "FLYWHEEL_URL", "FLYWHEEL_U
 MakeSettings = Callable[..., Settings]
 
 
+# -- the databases a ledger can be in -----------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test of a store on both databases, unless it is marked `sqlite`."""
+    if {"store", "ledger_url"} <= set(metafunc.fixturenames):
+        only = metafunc.definition.get_closest_marker("sqlite")
+        both = ["sqlite"] if only else ["sqlite", "postgresql"]
+        metafunc.parametrize("ledger_url", both, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A running PostgreSQL."""
+    from postgres import start_or_skip
+
+    running = start_or_skip()
+    yield running
+    running.remove()
+
+
 @pytest.fixture
-def make_settings(tmp_path: Path) -> MakeSettings:
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where the ledger of a test is: an SQLite file where nothing else is asked for."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield f"sqlite:///{tmp_path}/var/ledger.db"
+        return
+    postgres = request.getfixturevalue("postgres")
+    url = postgres.new_ledger()
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, ledger_url: str) -> MakeSettings:
     """Settings under `tmp_path`; keyword arguments replace values section by section."""
 
     def make(**sections: Any) -> Settings:
@@ -32,7 +65,7 @@ def make_settings(tmp_path: Path) -> MakeSettings:
             "var": str(tmp_path / "var"),
             "model": {"name": "base", "path": str(tmp_path / "model")},
             "aliases": {"support": {}},
-            "ledger": {"url": f"sqlite:///{tmp_path}/var/ledger.db"},
+            "ledger": {"url": ledger_url},
             "privacy": {"key_file": str(tmp_path / "var/keys/subject.key")},
         }
         for section, values in sections.items():

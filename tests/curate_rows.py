@@ -14,7 +14,9 @@ from ledger.store import Store
 SYSTEM = {"role": "system", "content": "Answer with one queue name only."}
 
 
-def make_settings(tmp_path: Path, gold: list[str] | None = None, **curate: Any) -> Settings:
+def make_settings(
+    tmp_path: Path, gold: list[str] | None = None, *, url: str | None = None, **curate: Any
+) -> Settings:
     gold_file = tmp_path / "gold.jsonl"
     lines = [
         {
@@ -30,7 +32,7 @@ def make_settings(tmp_path: Path, gold: list[str] | None = None, **curate: Any) 
             "var": str(tmp_path / "var"),
             "model": {"name": "base", "path": "nowhere"},
             "aliases": {"support": {"gate": {"gold": [str(gold_file)]}}, "other": {}},
-            "ledger": {"url": f"sqlite:///{tmp_path}/var/ledger.db"},
+            "ledger": {"url": url or f"sqlite:///{tmp_path}/var/ledger.db"},
             "privacy": {"key_file": str(tmp_path / "var/keys/subject.key")},
             "curate": curate,
         },

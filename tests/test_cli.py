@@ -232,6 +232,7 @@ def test_status_of_nothing(run: Run, settings: Settings) -> None:
         "why": "",
         "event": 0,
         "answers": {},
+        "confidence": {},
         "last_verdicts": {},
     }
     assert (found["tags"], found["corrections_to_review"], found["incomplete"]) == ({}, 0, [])

@@ -1,4 +1,4 @@
-"""Frozen datasets and exports, on a real SQLite ledger."""
+"""Frozen datasets and exports, on real ledgers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from curate.build import build, collect, main, summary
 from curate.corrections import correct, decide
 from curate.export import export
 from curate.tags import sweep
-from ledger import dataset, tables
+from ledger import dataset
+from ledger.database import tables
 from ledger.errors import ConfigError, DatasetError, GoldError, UsageError
 from ledger.gold import load_gold, question_key
+from ledger.redact.names import Listed
 from ledger.store import Store
 
 REPO = Path(__file__).parent.parent
@@ -27,8 +29,8 @@ TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {}}}
 
 
 @pytest.fixture
-def settings(tmp_path):
-    return make_settings(tmp_path, trusted_sources=["user", "operator"])
+def settings(tmp_path, ledger_url):
+    return make_settings(tmp_path, url=ledger_url, trusted_sources=["user", "operator"])
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_a_pair_carries_its_provenance(tmp_path, settings, store):
     add_feedback(store, "a", correction=" delivery\n", rating="down")
     sweep(settings, store)
     manifest = build(settings, store, "support", tmp_path / "run")
-    found, (pair,) = dataset.load(tmp_path / "run" / "dataset")
+    found, (pair,) = dataset.load(tmp_path / "run" / "dataset", store)
     assert found == manifest
     assert pair.messages == [
         SYSTEM,
@@ -215,8 +217,8 @@ def test_the_hash_depends_on_the_content_alone(tmp_path):
             correct(store, f"r{row}", f"answer {row}", "op")
         for run in ("run", "again"):
             manifest = build(settings, store, "support", folder / run)
-            pairs = (folder / run / "dataset/pairs.jsonl").read_bytes()
-            found.append((manifest.dataset_id, pairs))
+            _, pairs = dataset.load(folder / run / "dataset", store)
+            found.append((manifest.dataset_id, str(pairs)))
         store.close()
     assert len(set(found)) == 1
 
@@ -252,7 +254,7 @@ def test_text_with_line_separators_survives_freezing(tmp_path, settings, store):
     add_row(store, "a", "one\u2028two\x85three")
     correct(store, "a", "deliv\u2029ery", "op")
     build(settings, store, "support", tmp_path / "run")
-    _, (pair,) = dataset.load(tmp_path / "run/dataset")
+    _, (pair,) = dataset.load(tmp_path / "run/dataset", store)
     assert pair.messages[1]["content"] == "one\u2028two\x85three"
 
 
@@ -288,6 +290,7 @@ def test_the_export_is_openais_chat_form(tmp_path, settings, store):
         export(store, settings, "support", "parquet", out=tmp_path / "out.jsonl")
 
 
+@pytest.mark.sqlite
 def test_an_address_reaches_neither_the_export_nor_the_disk(tmp_path, settings, store):
     secret, other = "jo.secret@example.com", "ann.hidden@example.org"
     add_row(store, "a", f"I am {secret}")
@@ -300,7 +303,7 @@ def test_an_address_reaches_neither_the_export_nor_the_disk(tmp_path, settings, 
     sweep(settings, store)
     export(store, settings, "support", out=tmp_path / "out.jsonl")
     build(settings, store, "support", tmp_path / "run")
-    assert "Write to [EMAIL]" in (tmp_path / "out.jsonl").read_text()
+    assert "Write to [EMAIL_1]" in (tmp_path / "out.jsonl").read_text()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"ledger.db", "ledger.db-wal", "out.jsonl", "pairs.jsonl"} <= {f.name for f in files}
     for file in files:
@@ -341,3 +344,30 @@ def test_the_messages_of_the_demo_and_its_gold_set():
     keys = [question_key([{"role": "user", "content": row["text"]}]) for row in rows]
     keys += [question_key(question.messages) for question in gold]
     assert len(set(keys)) == 300
+
+
+def test_no_pair_without_a_detector_of_names_where_the_owner_wants_one(
+    make_settings, store, monkeypatch
+):
+    add_row(store, "a", "I am Ada Lovelace")
+    add_row(store, "b", "two")
+    correct(store, "a", "Hello Ada Lovelace", "op")
+    correct(store, "b", "fine", "op")
+    wanted = make_settings(privacy={"names_before_training": True})
+    with pytest.raises(ConfigError, match=r"privacy\.names is none"):
+        collect(wanted, store, "support")
+    monkeypatch.setattr("ledger.redact.detector_of", lambda *_: Listed(["Ada Lovelace"]))
+    wanted = make_settings(privacy={"names_before_training": True, "names": "spacy"})
+    pairs = collect(wanted, store, "support").pairs
+    assert [pair.messages[-1]["content"] for pair in pairs] == ["Hello [NAME_1]", "fine"]
+    assert pairs[0].messages[-2]["content"] == "I am [NAME_1]"
+
+    def fails(texts):
+        if any("Ada" in text for text in texts):
+            raise ValueError("too hard")
+        return [[] for _ in texts]
+
+    monkeypatch.setattr("ledger.redact.detector_of", lambda *_: fails)
+    pool = collect(wanted, store, "support")
+    assert [pair.row_id for pair in pool.pairs] == ["b"]
+    assert pool.left_out == {"the detector of names failed": ["a"]}

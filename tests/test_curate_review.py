@@ -1,4 +1,4 @@
-"""Operators' words, the queue and the review loop, on a real SQLite ledger."""
+"""Operators' words, the queue and the review loop, on real ledgers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ledger.store import Store
 
 
 @pytest.fixture
-def settings(tmp_path):
-    return make_settings(tmp_path)
+def settings(tmp_path, ledger_url):
+    return make_settings(tmp_path, url=ledger_url)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_an_operators_correction_is_accepted_at_once(store):
 def test_what_cannot_be_corrected(store):
     add_row(store, "a")
     add_row(store, "dark", response=None, messages=None, stored_text=False)
-    add_row(store, "mail", response="write to [EMAIL]")
+    add_row(store, "mail", response="write to jo@example.com")
     with pytest.raises(UnknownRow):
         correct(store, "ghost", "x", "op")
     with pytest.raises(RecordError, match="empty"):

@@ -1,4 +1,4 @@
-"""Tags and users' corrections, on a real SQLite ledger."""
+"""Tags and users' corrections, on real ledgers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from curate_rows import add_feedback, add_row, make_settings
 from curate import tags
 from curate.corrections import correct, decide
 from curate.tags import add_tag, sweep
-from ledger import tables
+from ledger.database import tables
 from ledger.errors import RecordError, UnknownRow
 from ledger.store import Store
 
 
 @pytest.fixture
-def settings(tmp_path):
-    return make_settings(tmp_path)
+def settings(tmp_path, ledger_url):
+    return make_settings(tmp_path, url=ledger_url)
 
 
 @pytest.fixture

@@ -246,7 +246,7 @@ def test_of_processes_that_decide_at_once_one_wins(
     code = (
         "import sys\n"
         "from ledger.deployments import Deployment, Deployments\n"
-        "from ledger.engine import open_engine\n"
+        "from ledger.database.engine import open_engine\n"
         "from ledger.errors import StaleDeployment\n"
         "from ledger.store import Store\n"
         "deployments = Deployments(Store(open_engine(sys.argv[1], lock_seconds=20), None))\n"

@@ -18,8 +18,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from conftest import MakeSettings
 
-from ledger import migrations, tables
-from ledger.engine import open_engine
+from ledger.database import migrations, tables
+from ledger.database.engine import open_engine
 from ledger.errors import LedgerError, LedgerLocked
 from ledger.records import Interaction
 from ledger.settings import Settings
@@ -108,7 +108,7 @@ def test_a_migration_that_fails_leaves_nothing_half_done(url: str, file: Path) -
 
 def test_processes_that_open_a_new_ledger_at_once_take_turns(url: str) -> None:
     code = (
-        "import sys; from ledger.engine import open_engine; sys.stdin.readline();"
+        "import sys; from ledger.database.engine import open_engine; sys.stdin.readline();"
         "open_engine(sys.argv[1], lock_seconds=10).dispose()"
     )
     processes = [

@@ -260,9 +260,9 @@ def test_no_personal_data_reaches_the_disk(ours: Ours) -> None:
     )
     feedback = {"id": answer.id, "correction": f"ask {secret}", "reason": "call 020 7946 0958"}
     assert ours.http.post("/feedback", json={**feedback, "user": secret}).status_code == 200
-    assert "[EMAIL]" in str(ours.row(answer.id).messages)
+    assert "[EMAIL_1]" in str(ours.row(answer.id).messages)
     # In a process of its own: closing a file drops the locks that SQLite holds on it in here.
-    for raw, found in ((secret, 1), ("7946 0958", 1), ("4111111111111111", 1), ("[EMAIL]", 0)):
+    for raw, found in ((secret, 1), ("7946 0958", 1), ("4111111111111111", 1), (answer.id, 0)):
         words = ["grep", "--recursive", "--text", "--quiet", "--fixed-strings", raw]
         assert subprocess.run([*words, str(ours.settings.var)]).returncode == found, raw
 

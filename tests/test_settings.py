@@ -12,9 +12,9 @@ from conftest import MakeSettings
 from pydantic import BaseModel
 
 from ledger.errors import ConfigError
+from ledger.keys.vault import Vault
 from ledger.settings import Serve, Settings, api_keys, load, parse
 from ledger.settings_doc import document
-from ledger.vault import Vault
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
-from tiny import build_tiny_model, make_pairs, one_thread, tiny_settings, write_config
+from tiny import build_tiny_model, freeze_open, make_pairs, one_thread, tiny_settings, write_config
 
-from ledger.dataset import freeze
 from ledger.errors import ConfigError, RegistryError
 from ledger.registry import Registry
 from ledger.settings import Settings
+from ledger.store import Store
 from train import result
 from train.publish import main, publish
 from train.sft import train
@@ -35,8 +36,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     model = build_tiny_model(folder / "model")
     pairs = make_pairs(12)
     pairs[2] = pairs[2].model_copy(update={"template_hash": "fw1:template:old"})
-    freeze(
-        folder / "run" / "dataset",
+    freeze_open(
+        folder / "run",
         alias="support",
         pairs=pairs,
         created=0.0,
@@ -71,9 +72,11 @@ def test_a_version_is_whole_and_says_where_it_comes_from(settings: Settings, run
     ]
     facts = version.manifest
     assert (facts.rank, facts.pairs, facts.parent, facts.run_id) == (8, 11, "support@v0", "run")
-    rows = [
-        json.loads(line) for line in (version.path / "training_data.jsonl").read_text().splitlines()
-    ]
+    text = (version.path / "training_data.jsonl").read_text()
+    assert "billing" not in text
+    lines = [json.loads(line) for line in text.splitlines()]
+    with closing(Store.open(settings)) as store:
+        rows = [row or {} for row in store.opened_lines(lines, "training_data.jsonl")]
     assert len(rows) == 11  # the row that was left out is not there
     assert "chatcmpl-002" not in {row["row_id"] for row in rows}
     assert rows[0]["messages"][-1] == {"role": "assistant", "content": "billing"}
@@ -147,7 +150,7 @@ def test_what_must_not_be_published_is_refused(
     refused("fw1:base:other", based)
     swapped = broken("swapped")
     shutil.rmtree(swapped / "dataset")
-    freeze(swapped / "dataset", alias="support", pairs=make_pairs(9), created=0.0)
+    freeze_open(swapped, alias="support", pairs=make_pairs(9), created=0.0)
     refused("was trained on", swapped)
     two = settings.model_copy(
         update={"aliases": {**settings.aliases, "sales": settings.aliases["support"]}}

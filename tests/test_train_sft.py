@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny import build_tiny_model, make_pairs, one_thread, tiny_settings, write_config
+from tiny import build_tiny_model, freeze_open, make_pairs, one_thread, tiny_settings, write_config
 
-from ledger.dataset import Pair, freeze
+from ledger.dataset import Pair
 from ledger.errors import ConfigError, DatasetError, FlywheelError
 from ledger.settings import Settings
 from train import order
@@ -40,7 +40,7 @@ def settings(model: Path, tmp_path: Path) -> Settings:
 
 
 def new_run(folder: Path, pairs: list[Pair]) -> Path:
-    freeze(folder / "dataset", alias="support", pairs=pairs, created=0.0)
+    freeze_open(folder, alias="support", pairs=pairs, created=0.0)
     return folder
 
 

@@ -1,71 +1,33 @@
-"""The way from a server to the disk, in real processes: nothing accepted is lost, nothing waits.
-
-Every test starts the writer as the server does. What they wait for is something that happens,
-with a limit after which the test fails.
-"""
+"""The writer's end: frames in, rows and acknowledgements out."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
-import os
-import resource
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import MakeSettings
 from tiny import write_config
+from writers import LIMIT, NOW, Raw, ids, read_rows, record
 
-from ledger import writer
-from ledger.channel import Channel, Frames, WriterUnavailable, frame
 from ledger.errors import LedgerLocked
+from ledger.keys.vault import Vault
 from ledger.records import Interaction
 from ledger.settings import Settings
 from ledger.store import Store
-from ledger.vault import Vault
-from ledger.writer import Writer
-
-LIMIT = 30.0  # seconds
-
-
-def record(request_id: str, **fields: Any) -> dict[str, Any]:
-    """An answer as `serve.capture` hands it over."""
-    return {
-        "request_id": request_id,
-        "choice": 0,
-        "prompt_index": 0,
-        "ts": 1.0,
-        "api": "chat",
-        "alias": "support",
-        "version": "support@v1",
-        "arm": "live",
-        "deployment": 1,
-        "base_model": "base",
-        "template_hash": "fw1:template:1",
-        "body": {"messages": [{"role": "user", "content": "Where is it?"}], "temperature": 0.5},
-        "response": "billing",
-        "stored_text": True,
-        "finish_reason": "stop",
-        "mean_logprob": -0.5,
-        "min_logprob": -1.0,
-        "prompt_tokens": 4,
-        "completion_tokens": 2,
-        "ttft_ms": None,
-        "latency_ms": 3.0,
-        "user": "ada@example.com",
-        "session": None,
-        **fields,
-    }
+from ledger.writing import writer
+from ledger.writing.frames import Frames, frame
+from ledger.writing.intake import Intake
+from ledger.writing.writer import Chores
 
 
 @pytest.fixture
@@ -79,337 +41,8 @@ def config(settings: Settings, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def rows(settings: Settings, tmp_path: Path) -> Callable[[], list[Interaction]]:
-    """Reads what is on the disk, as another process would."""
-
-    def read() -> list[Interaction]:
-        store = Store.open(settings)
-        with closing(store):
-            return list(store.interactions())
-
-    return read
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def channel_to(config: Path, max_bytes: int = 1 << 25) -> AsyncIterator[Channel]:
-    channel = Channel(config, max_bytes)
-    channel.start(asyncio.get_running_loop())
-    try:
-        yield channel
-    finally:
-        channel.close(LIMIT)
-
-
-async def ready(channel: Channel) -> None:
-    """Wait until the writer answers."""
-    status, _ = await channel.request("feedback", {"id": "?", "rating": "up"}, seconds=LIMIT)
-    assert status == 404
-
-
-async def feedback(channel: Channel, row_id: str, **fields: Any) -> tuple[int, Any]:
-    given = {"id": row_id, "rating": "up", **fields}
-    return await channel.request("feedback", given, seconds=LIMIT)
-
-
-def ids(found: list[Interaction]) -> list[str]:
-    return [row.row_id for row in found]
-
-
-# -- rows and feedback -------------------------------------------------------------------
-
-
-def test_rows_and_feedback_arrive(
-    config: Path, rows: Callable[[], list[Interaction]], settings: Settings, tmp_path: Path
-) -> None:
-    async def scenario() -> None:
-        async with channel_to(config) as channel:
-            assert channel.send(["row", record("r1")])
-            assert channel.send(["row", record("r2", choice=1, user=None, session="s")])
-            status, said = await feedback(channel, "r1", user="bob", reason="I am bob@example.com")
-            # Acknowledged means committed: another process can read it now.
-            store = Store.open(settings)
-            with closing(store):
-                assert [f.feedback_id for _, f in store.feedback()] == [said["id"]]
-            assert (status, said["row"], said["duplicate"]) == (200, "r1", False)
-            again = await feedback(channel, "r1", user="bob", reason="I am bob@example.com")
-            assert again == (200, {**said, "duplicate": True})
-            other = await feedback(channel, "r1", user="eve", reason="I am bob@example.com")
-            assert other[1]["duplicate"] is False
-            assert (await feedback(channel, "r2", choice=1))[1]["row"] == "r2#1"
-            assert (await feedback(channel, "r2"))[0] == 404
-            assert (channel.handed_over, channel.dropped, channel.restarts) == (7, 0, 0)
-
-    asyncio.run(scenario())
-    first, second = rows()
-    vault = Vault.open(settings.privacy.key_file)
-    assert (first.subject, first.session) == (vault.subject("ada@example.com"), None)
-    assert (second.subject, second.session) == (None, vault.session("s"))
-    assert first.messages == [{"role": "user", "content": "Where is it?"}]
-    assert (first.sampling, first.response) == ({"temperature": 0.5}, "billing")
-    store = Store.open(settings)
-    with closing(store):
-        assert len(store.feedback()) == 3
-    data = b"".join(p.read_bytes() for p in (tmp_path / "var").glob("ledger.db*"))
-    assert b"example.com" not in data
-    assert b"I am [EMAIL]" in data
-
-
-def test_feedback_may_overtake_its_row_and_an_unknown_id_is_told_after_a_second(
-    config: Path,
-) -> None:
-    async def scenario() -> None:
-        async with channel_to(config) as channel:
-            await ready(channel)
-            early = asyncio.create_task(feedback(channel, "late"))
-            await asyncio.sleep(0.1)
-            assert not early.done()
-            channel.send(["row", record("late")])
-            assert (await early)[0] == 200
-            started = time.monotonic()
-            assert await feedback(channel, "nobody") == (404, {"id": "nobody"})
-            assert 0.9 < time.monotonic() - started < 5
-
-    asyncio.run(scenario())
-
-
-def test_what_json_can_say_and_messagepack_cannot_arrives(
-    config: Path, rows: Callable[[], list[Interaction]]
-) -> None:
-    body = {"messages": [{"role": "user", "content": "half \ud800"}], "metadata": {"n": 10**30}}
-
-    async def scenario() -> None:
-        async with channel_to(config) as channel:
-            assert channel.send(["row", record("r1", body=body)])
-
-    asyncio.run(scenario())
-    (row,) = rows()
-    assert row.messages == [{"role": "user", "content": "half ?"}]
-    assert row.metadata == {"n": str(10**30)}
-
-
-# -- what goes wrong with the writer -----------------------------------------------------
-
-
-def test_a_killed_writer_is_started_again_and_what_waited_arrives(
-    config: Path, rows: Callable[[], list[Interaction]]
-) -> None:
-    async def scenario() -> None:
-        async with channel_to(config) as channel:
-            channel.send(["row", record("before")])
-            assert (await feedback(channel, "before"))[0] == 200
-            killed = channel.writer_pid
-            assert killed is not None
-            os.kill(killed, signal.SIGKILL)
-            await until(lambda: channel.restarts == 1, "its death was not noticed")
-            for number in range(50):
-                assert channel.send(["row", record(f"after-{number}")])
-            assert (await feedback(channel, "after-49"))[0] == 200
-            assert channel.writer_pid != killed
-
-    asyncio.run(scenario())
-    assert ids(rows()) == ["before", *(f"after-{number}" for number in range(50))]
-
-
-def test_a_server_that_ends_while_its_writer_is_dead_loses_nothing(
-    config: Path, rows: Callable[[], list[Interaction]]
-) -> None:
-    async def scenario() -> None:
-        async with channel_to(config) as channel:
-            await ready(channel)
-            assert channel.writer_pid is not None
-            os.kill(channel.writer_pid, signal.SIGKILL)
-            await until(lambda: channel.restarts == 1, "its death was not noticed")
-            channel.send(["row", record("last words")])
-
-    asyncio.run(scenario())
-    assert ids(rows()) == ["last words"]
-
-
-def test_a_writer_that_cannot_open_the_ledger_waits_with_what_was_sent(
-    config: Path, rows: Callable[[], list[Interaction]], settings: Settings
-) -> None:
-    key = settings.privacy.key_file
-    Vault.open(key)
-    key.chmod(0o644)
-
-    async def scenario() -> None:
-        async with channel_to(config) as channel:
-            channel.send(["row", record("early")])
-            with pytest.raises(WriterUnavailable, match="did not answer within"):
-                await channel.request("feedback", {"id": "early", "rating": "up"}, seconds=1.5)
-            key.chmod(0o600)
-            assert (await feedback(channel, "early"))[0] == 200
-            assert channel.restarts == 0
-
-    asyncio.run(scenario())
-    assert ids(rows()) == ["early"]
-
-
-def test_a_locked_ledger_refuses_feedback_and_keeps_rows(
-    config: Path, rows: Callable[[], list[Interaction]], tmp_path: Path
-) -> None:
-    async def scenario() -> None:
-        async with channel_to(config) as channel:
-            await ready(channel)
-            with closing(sqlite3.connect(tmp_path / "var/ledger.db")) as other:
-                other.execute("BEGIN IMMEDIATE")
-                channel.send(["row", record("r1")])
-                status, said = await feedback(channel, "r1")
-                assert status == 503
-                assert "locked" in said["reason"]
-                channel.send(["row", record("r2")])
-                other.rollback()
-            assert (await feedback(channel, "r2"))[0] == 200
-            assert (await feedback(channel, "r1"))[1]["duplicate"] is False  # it was not stored
-
-    asyncio.run(scenario())
-    assert ids(rows()) == ["r1", "r2"]
-
-
-def test_a_full_disk_loses_nothing_that_was_acknowledged(
-    config: Path, rows: Callable[[], list[Interaction]]
-) -> None:
-    def room(pid: int, limit: int) -> None:
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, hard))
-
-    async def scenario() -> None:
-        async with channel_to(config) as channel:
-            channel.send(["row", record("before")])
-            assert (await feedback(channel, "before"))[0] == 200
-            pid = channel.writer_pid
-            assert pid is not None
-            unlimited, _ = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-            room(pid, 4096)  # no file may grow beyond it: writing fails as on a full disk
-            channel.send(["row", record("during", response="x" * 50_000)])
-            assert (await feedback(channel, "during"))[0] == 503
-            for number in range(20):
-                assert channel.send(["row", record(f"during-{number}", response="x" * 50_000)])
-            assert "before" in ids(rows())
-            room(pid, unlimited)
-            assert (await feedback(channel, "during-19"))[0] == 200
-            assert channel.writer_pid == pid
-
-    asyncio.run(scenario())
-    assert ids(rows()) == ["before", "during", *(f"during-{number}" for number in range(20))]
-
-
-def test_a_full_buffer_drops_and_counts_and_never_waits(
-    config: Path, rows: Callable[[], list[Interaction]]
-) -> None:
-    took: list[float] = []
-
-    async def scenario() -> tuple[int, int]:
-        async with channel_to(config, max_bytes=2 << 20) as channel:
-            await ready(channel)
-            assert channel.writer_pid is not None
-            os.kill(channel.writer_pid, signal.SIGSTOP)
-            try:
-                for number in range(1000):
-                    started = time.monotonic()
-                    channel.send(["row", record(f"r{number}", response="x" * 10_000)])
-                    took.append(time.monotonic() - started)
-                with pytest.raises(WriterUnavailable, match="full"):
-                    await channel.request(
-                        "feedback", {"id": "r0", "reason": "y" * 20_000}, seconds=1
-                    )
-            finally:
-                os.kill(channel.writer_pid, signal.SIGCONT)
-            return channel.handed_over - 1, channel.dropped - 1  # less the feedback
-
-    handed_over, dropped = asyncio.run(scenario())
-    # One that waited for the writer would wait for ever; the machine may stop us for a moment.
-    assert sorted(took)[-5] < 0.05
-    assert handed_over + dropped == 1000
-    assert dropped > 100
-    found = rows()
-    assert len(found) == handed_over
-    assert found[0].row_id == "r0"
-
-
-# -- what goes wrong with the server -----------------------------------------------------
-
-
-def ended(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state == "Z"  # nobody has asked for its exit status yet
-
-
-SERVER = """
-import asyncio, os, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from test_writer import record, until
-from ledger.channel import Channel
-
-async def main():
-    channel = Channel(Path(sys.argv[1]), 1 << 26)
-    channel.start(asyncio.get_running_loop())
-    for number in range(3000):
-        assert channel.send(["row", record(f"r{number}")])
-        if number % 100 == 0:
-            await asyncio.sleep(0)
-    await until(lambda: not channel._waiting, "not all was taken")
-    print(channel.writer_pid, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-asyncio.run(main())
-"""
-
-
-def test_a_killed_server_s_writer_commits_what_it_was_sent_and_ends(
-    config: Path, rows: Callable[[], list[Interaction]]
-) -> None:
-    command = [sys.executable, "-c", SERVER, str(config), str(Path(__file__).parent)]
-    server = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60)
-    assert server.returncode == -signal.SIGKILL
-    pid = int(server.stdout)
-    deadline = time.monotonic() + LIMIT
-    while not ended(pid):
-        assert time.monotonic() < deadline, "the writer goes on"
-        time.sleep(0.02)
-    assert ids(rows()) == [f"r{number}" for number in range(3000)]
-
-
-class Raw:
-    """A writer at the end of a plain socket."""
-
-    def __init__(self, config: Path) -> None:
-        self.socket, theirs = socket.socketpair()
-        self.socket.settimeout(LIMIT)
-        with theirs:
-            command = [sys.executable, "-m", "ledger.writer", "--config", str(config)]
-            self.process = subprocess.Popen(
-                [*command, "--fd", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        self.frames = Frames()
-
-    def answer(self) -> tuple[int, int, Any]:
-        while True:
-            data = self.socket.recv(1 << 16)
-            assert data, "the writer ended"
-            for found in self.frames.feed(data):
-                number, status, body = found
-                return number, status, body
-
-    def end(self) -> tuple[int, str]:
-        """Close our end; returns its exit status and what it said."""
-        self.socket.shutdown(socket.SHUT_WR)
-        _, said = self.process.communicate(timeout=LIMIT)
-        return self.process.returncode, said
+def rows(settings: Settings) -> Callable[[], list[Interaction]]:
+    return partial(read_rows, settings)
 
 
 @pytest.fixture
@@ -455,7 +88,7 @@ def test_malformed_frames_are_left_out_and_the_others_kept(
     assert raw.answer()[:2] == (5, 200)
     status, said = raw.end()
     assert status == 0
-    assert f"{len(junk) - 1} records were left out" in said  # a word that it does not know is none
+    assert f"{len(junk)} records were left out" in said
     assert secret not in said
     assert "Traceback" not in said
     assert ids(rows()) == ["first", "last"]
@@ -520,7 +153,79 @@ def test_frames_come_out_however_the_stream_is_cut() -> None:
         for start in range(0, len(stream), step):
             found += frames.feed(stream[start : start + step])
         assert found == messages
-        assert frames.malformed == 0
+
+
+# -- housekeeping ------------------------------------------------------------------------
+
+
+class Chore:
+    """Housekeeping that is always due, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.steps, self.error = 0, None
+
+    def due(self) -> float:
+        return 0.0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.error is not None:
+            raise self.error
+
+
+def test_housekeeping_takes_idle_moments_and_some_of_busy_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(writer.time, "monotonic", lambda: now[0])
+    chore = Chore()
+    chores = Chores(chore)  # type: ignore[arg-type]
+    chores.step(idle=False)
+    assert chore.steps == 0
+    chores.step(idle=True)
+    chores.step(idle=True)
+    assert chore.steps == 2
+    for _ in range(60):  # 0.6 seconds, never idle
+        now[0] += 0.01
+        chores.step(idle=False)
+    assert 6 <= chore.steps <= 8
+
+
+def test_an_error_in_housekeeping_is_told_once_a_minute_and_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(writer.time, "monotonic", lambda: now[0])
+    chore = Chore()
+    chores = Chores(chore)  # type: ignore[arg-type]
+    for chore.error, said in (
+        (LedgerLocked("locked by somebody"), "locked by somebody"),
+        (ValueError("what somebody typed"), "ValueError"),
+    ):
+        before = chore.steps
+        caplog.clear()
+        for _ in range(590):
+            chores.step(idle=True)
+            now[0] += 0.1
+        assert chore.steps == before + 1
+        assert [one.getMessage() for one in caplog.records] == [f"housekeeping failed: {said}"]
+        assert chores.due() > 0  # no busy waiting
+        now[0] += 2
+
+
+def test_the_writer_lets_go_of_old_rows_while_nothing_comes(
+    raw: Raw, rows: Callable[[], list[Interaction]]
+) -> None:
+    for number in range(40):
+        raw.socket.sendall(frame(["row", record(f"old-{number}", ts=NOW - 3 * 86_400)]))
+    raw.socket.sendall(frame(["row", record("new")]))
+    raw.acknowledged(41)
+    deadline = time.monotonic() + LIMIT
+    while len(found := rows()) > 10:
+        assert time.monotonic() < deadline, "nothing is let go"
+        time.sleep(0.02)
+    assert "new" in ids(found)
+    assert raw.end() == (0, "")
 
 
 # -- one batch, step by step -------------------------------------------------------------
@@ -544,7 +249,7 @@ class LockedAt(Store):
 def test_a_lock_while_rows_are_stored_one_by_one_loses_none(settings: Settings) -> None:
     store = LockedAt.open(settings)
     answers: list[tuple[int, int]] = []
-    one = Writer(
+    one = Intake(
         settings,
         store,
         Vault.open(settings.privacy.key_file),
@@ -566,6 +271,6 @@ def test_a_lock_while_rows_are_stored_one_by_one_loses_none(settings: Settings) 
         assert one.commit()
         assert ids(list(store.interactions())) == ["r1", "r2", "r3"]
         assert one.malformed == 1
-        assert one.failing_since is None
+        assert one.failing is None
         assert answers == [(0, 200), (2, 200)]
         assert one.pending  # the unknown one may still come

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks.tiny import build_tiny_model, embedded_model
+from ledger import dataset
 from ledger.dataset import Pair
 from ledger.settings import Settings, parse
+from ledger.store import Store
 
 __all__ = [
     "build_tiny_model",
     "embedded_model",
+    "freeze_open",
     "make_pairs",
     "one_thread",
     "tiny_settings",
@@ -31,6 +34,8 @@ def tiny_settings(model: Path, var: Path, **sections: dict[str, Any]) -> Setting
         "var": str(var),
         "model": {"name": "tiny", "path": str(model), "dtype": "float32", "max_length": 512},
         "aliases": {"support": {}},
+        "ledger": {"url": f"sqlite:///{var}/ledger.db"},
+        "privacy": {"key_file": str(var / "keys/subject.key")},
         "train": {"learning_rate": 5e-2, "device": "cpu", "rank": 8, "alpha": 16},
     }
     for section, values in sections.items():
@@ -42,6 +47,13 @@ def write_config(settings: Settings, file: Path) -> Path:
     """Settings as a YAML file, for programs that are started with --config."""
     file.write_text(yaml.safe_dump(json.loads(settings.model_dump_json(exclude_unset=True))))
     return file
+
+
+def freeze_open(folder: Path, **fields: Any) -> dataset.DatasetManifest:
+    """A frozen dataset whose lines are not sealed, so that it opens under any ledger."""
+    settings = tiny_settings(folder, folder / "var", privacy={"seal": False})
+    with closing(Store.open(settings)) as store:
+        return dataset.freeze(folder / "dataset", store=store, **fields)
 
 
 @contextmanager

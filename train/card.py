@@ -82,8 +82,9 @@ def card(
         "## Training data",
         _table(("source of the correction", "pairs"), sorted(result.sources.items())),
         f"Examples are {lengths['min']} to {lengths['max']} tokens long (median "
-        f"{lengths['median']}). The rows are in `training_data.jsonl`, redacted as the ledger "
-        "keeps them.",
+        f"{lengths['median']}). The rows are in `training_data.jsonl`, redacted and sealed "
+        f"as the ledger keeps them; `flywheel export {name.replace('@v', ' --version ')}` opens "
+        "them.",
         _table(("left out because", "rows"), left_out) if left_out else "No row was left out.",
         "## Training",
         _table(("", ""), recipe),

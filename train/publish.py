@@ -13,26 +13,27 @@ import json
 import shutil
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ledger.dataset import DatasetManifest, Pair
+from ledger.dataset import DatasetManifest, Pair, user_of
 from ledger.dataset import load as load_dataset
 from ledger.errors import FlywheelError, RegistryError
 from ledger.files import read_json, write_atomic, write_json, write_jsonl
 from ledger.fingerprint import base_fingerprint, template_hash
 from ledger.hashing import file_sha256
 from ledger.model import model_folder
-from ledger.registry import ADAPTER_CONFIG, WEIGHTS, Registry, Version, check_adapter
+from ledger.registry import ADAPTER_CONFIG, TRAINING_DATA, WEIGHTS, Registry, Version, check_adapter
 from ledger.settings import Settings
 from ledger.settings import load as load_settings
+from ledger.store import Line, Store
 from train import result
 from train.card import card
 from train.result import TrainResult
 
 FILE = "publish.json"
 CARD = "README.md"
-TRAINING_DATA = "training_data.jsonl"
 
 
 def publish(settings: Settings, alias: str, run_dir: Path, parent: str | None) -> Version:
@@ -58,12 +59,16 @@ def publish(settings: Settings, alias: str, run_dir: Path, parent: str | None) -
     registry = Registry(settings.registry)
     if earlier := _published(registry, alias, run_dir, done):
         return earlier
-    manifest, pairs = load_dataset(run_dir / "dataset")
+    with closing(Store.open(settings)) as store:
+        manifest, pairs = load_dataset(run_dir / "dataset", store)
+        out = {row_id for rows in done.left_out.values() for row_id in rows}
+        trained = (pair for pair in pairs if pair.row_id not in out)
+        lines = store.sealed_lines(map(_line, trained), TRAINING_DATA)
     adapter = run_dir / result.ADAPTER
     config = check_adapter(adapter, max_rank=settings.serve.max_lora_rank)
     _belongs(settings, alias, done, manifest, adapter)
     try:
-        version = _build(registry, settings, alias, parent, done, manifest, pairs, adapter, config)
+        version = _build(registry, settings, alias, parent, done, manifest, lines, adapter, config)
         write_json(run_dir / FILE, {"version": version.name})
     except OSError as error:
         raise FlywheelError(
@@ -143,7 +148,7 @@ def _build(
     parent: str | None,
     done: TrainResult,
     manifest: DatasetManifest,
-    pairs: list[Pair],
+    lines: list[dict[str, Any]],
     adapter: Path,
     config: dict[str, Any],
 ) -> Version:
@@ -152,10 +157,7 @@ def _build(
             shutil.copyfile(adapter / file, folder / file)
         text = card(settings, alias, f"{alias}@v{number}", parent, manifest, done)
         write_atomic(folder / CARD, text.encode())
-        out = {row_id for rows in done.left_out.values() for row_id in rows}
-        write_jsonl(
-            folder / TRAINING_DATA, (_example(pair) for pair in pairs if pair.row_id not in out)
-        )
+        write_jsonl(folder / TRAINING_DATA, lines)
         write_json(folder / result.FILE, done.model_dump())
         return registry.publish(
             folder,
@@ -176,14 +178,14 @@ def _build(
         )
 
 
-def _example(pair: Pair) -> dict[str, Any]:
+def _line(pair: Pair) -> Line:
     """One line of training_data.jsonl: the chat fine-tuning form, and which row it came from."""
-    found: dict[str, Any] = {"messages": pair.messages}
+    fields: dict[str, Any] = {"messages": pair.messages, "source": pair.source}
     if pair.tools:
-        found["tools"] = pair.tools
+        fields["tools"] = pair.tools
     if pair.chat_template_kwargs:
-        found["chat_template_kwargs"] = pair.chat_template_kwargs
-    return {**found, "row_id": pair.row_id, "source": pair.source}
+        fields["chat_template_kwargs"] = pair.chat_template_kwargs
+    return Line(pair.row_id, user_of(pair), fields)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -16,6 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ledger.model import model_folder
 from ledger.registry import WEIGHTS
 from ledger.settings import Settings
 from ledger.settings import load as load_settings
+from ledger.store import Store
 from train import base, data, order, result
 from train.progress import Show, StepReport, Stop, stop_on_signals
 from train.result import TrainResult
@@ -65,7 +67,8 @@ def train(
         KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint was saved if a step was done.
     """
     with stop_on_signals() as stop, Show() as show:
-        manifest, pairs = load_dataset(run_dir / "dataset")
+        with closing(Store.open(settings)) as store:
+            manifest, pairs = load_dataset(run_dir / "dataset", store)
         if done := _finished(run_dir, manifest):
             return done
         folder = model_folder(settings, fetch=True)

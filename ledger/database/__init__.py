@@ -1,0 +1,1 @@
+"""The database: tables, migrations, connections, and its errors in our words."""

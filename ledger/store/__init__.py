@@ -1,0 +1,25 @@
+"""The store: rows in, rows out. Opening it migrates it.
+
+Every text that comes in passes the redaction here and is sealed with its user's key, whoever
+brings it: the server's writer, a command, the demo. Where redaction fails no text is kept and
+`redaction_failures` counts it. Where the key of a text is gone (somebody was forgotten) the row
+comes back without text; where the text is damaged the row is named in the log, counted in
+`damaged` and skipped. Deployments live in `ledger.deployments`, which uses the same engine.
+"""
+
+from __future__ import annotations
+
+from ledger.store.base import now
+from ledger.store.corrections import Corrections
+from ledger.store.datasets import Datasets
+from ledger.store.feedback import FeedbackRows
+from ledger.store.interactions import Prepared
+from ledger.store.lines import Line, Lines
+from ledger.store.subjects import Subjects
+from ledger.store.tags import Tags
+
+__all__ = ["Line", "Prepared", "Store", "now"]
+
+
+class Store(FeedbackRows, Corrections, Tags, Datasets, Subjects, Lines):
+    """All that happened. One instance a process; threads may share it."""

@@ -1,0 +1,79 @@
+"""What rows should have said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from ledger.database import tables
+from ledger.errors import UnknownRow
+from ledger.records import ANONYMOUS, Correction
+from ledger.store.base import chunks
+from ledger.store.interactions import Interactions
+
+
+class Corrections(Interactions):
+    """The table `corrections`."""
+
+    def add_correction(self, row: Correction, connection: sa.Connection | None = None) -> None:
+        """Append a statement about what a row should have said.
+
+        Raises:
+            UnknownRow: the row does not exist.
+        """
+        if connection is None:
+            with self.transaction() as own:
+                return self.add_correction(row, own)
+        found = self.row_owner(row.row_id, connection)
+        if found is None:
+            raise UnknownRow(f"no row {row.row_id!r} to correct")
+        owner, known = found
+        said = {"text": row.text, "why": row.why}
+        text, kept = self.redacted(said, self._conversation(known))
+        if kept:
+            values = row.model_dump(exclude={"text", "why"})
+            owners = [
+                owner,
+                *([row.author] if row.source == "user" and row.author != ANONYMOUS else []),
+            ]
+            values["text"] = self._packed(text, _name(row.row_id, row.ts), owners, connection)
+            connection.execute(sa.insert(tables.corrections).values(values))
+
+    def as_stored(self, row_id: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """How text about a row would be stored: with the row's own placeholders."""
+        with self.reading() as connection:
+            _, known = self.row_owner(row_id, connection) or ("", {})
+        return self.redacted(fields, self._conversation(known))[0]
+
+    def corrections(
+        self, *, decision: str | None = None, row_ids: Sequence[str] | None = None
+    ) -> dict[str, Correction]:
+        """What holds now: the last correction of each row, in the order they were given.
+
+        Those whose text is gone, because somebody was forgotten, are left out.
+        """
+        table = tables.corrections
+        last = sa.select(sa.func.max(table.c.seq)).group_by(table.c.row_id)
+        query = sa.select(table).where(table.c.seq.in_(last)).order_by(table.c.seq)
+        if decision is not None:
+            query = query.where(table.c.decision == decision)
+        rows: list[dict[str, Any]] = []
+        with self.reading() as connection:
+            for chunk in [None] if row_ids is None else list(chunks(row_ids)):
+                part = query if chunk is None else query.where(table.c.row_id.in_(chunk))
+                rows += [dict(values) for values in connection.execute(part).mappings()]
+            keys = self._keys((fields["text"] for fields in rows), connection)
+            found = {}
+            for fields in sorted(rows, key=lambda fields: fields.pop("seq")):
+                name = _name(fields["row_id"], fields["ts"])
+                text = self._text(fields.pop("text"), name, keys, connection)
+                if text is not None and text.fields:
+                    found[fields["row_id"]] = Correction(**fields, **text.fields)
+        return found
+
+
+def _name(row_id: str, ts: float) -> str:
+    """What the text of a correction is bound to."""
+    return f"corrections:{row_id}:{ts!r}"

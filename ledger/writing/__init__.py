@@ -1,0 +1,1 @@
+"""From the server's event loop to committed rows."""
