@@ -54,6 +54,10 @@ _GIVE_UP_SECONDS = 60.0
 # it has to keep up with what comes in, a thousand rows in about three steps.
 _STEP_SECONDS = 0.1
 _STEP_AFTER_ERROR_SECONDS = 60.0
+# Where little comes, what comes is left for a moment: waking somebody who waits for each record
+# costs the server's event loop ten times what the record itself does (40 of 44 µs).
+_NAP_SECONDS = 0.005
+_LITTLE = 1 << 16  # bytes
 
 
 class Line:
@@ -141,7 +145,7 @@ def run(config: Path, sock: socket.socket, one_by_one: int = 0) -> int:
     settings, store, vault = opened
     intake = Intake(settings, store, vault, line.answer)
     chores, frames = Chores(Housekeeping(store, settings)), Frames()
-    open_end = True
+    open_end, little = True, False
     line.acknowledge(0, intake.numbers)
     while open_end or intake.pending:
         if intake.failing is not None:
@@ -151,11 +155,14 @@ def run(config: Path, sock: socket.socket, one_by_one: int = 0) -> int:
             time.sleep(_RETRY_SECONDS)
             _commit(intake, line)
             continue
+        if little and intake.pending and intake.due() > _NAP_SECONDS:
+            time.sleep(_NAP_SECONDS)
         wait = max(0.0, intake.due() if intake.pending else chores.due())
         came = bool(open_end and select.select([sock], [], [], wait)[0])
         if came:
             data = line.receive()
             open_end = bool(data)
+            little = len(data) < _LITTLE
             for message in frames.feed(data):
                 intake.take(message)
                 if one_by_one > 0:
