@@ -13,7 +13,7 @@ help:    ## this list
 setup:   ## make .venv and install the locked requirements for this machine
 	@$(PYTHON) requirements/install.py
 
-demo: setup ## watch the whole loop on the CPU; DATA=train.csv GOLD=test.csv LABELS=10 take yours
+demo: setup ## watch the whole loop on the CPU; DATA=train.csv GOLD=test.csv take yours
 	@$(BIN)/flywheel --config $(or $(CONFIG),configs/demo.yaml) demo $(if $(DATA),--data $(DATA)) $(if $(GOLD),--gold $(GOLD)) $(if $(LABELS),--labels $(LABELS))
 
 serve: setup ## serve CONFIG, by default the one that fits this machine

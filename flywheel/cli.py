@@ -308,7 +308,13 @@ def _indented(text: str) -> str:
 @cli.command()
 @click.option("--data", type=click.Path(path_type=Path), help="Labelled CSV: text,category.")
 @click.option("--gold", type=click.Path(path_type=Path), help="Gold CSV, else a fifth of --data.")
-@click.option("--labels", type=click.IntRange(2), help="Only the most frequent categories.")
+@click.option(
+    "--labels",
+    type=click.IntRange(2),
+    default=10,
+    show_default=True,
+    help="Only so many categories, the most frequent ones; more need more messages.",
+)
 @click.option("--messages", type=click.IntRange(8), default=320, show_default=True)
 @click.option("--gold-size", type=click.IntRange(10), default=100, show_default=True)
 @json_option
@@ -317,7 +323,7 @@ def demo(
     shared: Context,
     data: Path | None,
     gold: Path | None,
-    labels: int | None,
+    labels: int,
     messages: int,
     gold_size: int,
     as_json: bool,

@@ -71,6 +71,8 @@ def play(config: str, options: Options, say: Callable[[str], None]) -> Report:
     home = _fresh_home(template.var / "demo")
     settings, own = _own_config(template, config, home, alias, stream)
     say(f"\nThe product sorts messages into {len(stream.labels)} queues: {_some(stream.labels)}")
+    if left := stream.categories - len(stream.labels):
+        say(f"{left} less frequent categories of the data are left out (--labels, LABELS=).")
     say(f"It asks the model {alias!r}; {len(stream.gold)} questions are kept aside as gold.\n")
     fetch(settings, say)
     return asyncio.run(_Play(settings, own, home, alias, stream, options, say).run())

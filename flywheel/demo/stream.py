@@ -37,6 +37,7 @@ class Stream(NamedTuple):
     traffic: list[Message]
     gold: list[Message]
     labels: list[str]
+    categories: int
 
 
 def read_csv(path: Path) -> list[Message]:
@@ -97,7 +98,7 @@ def make_stream(
         )
     secret = {question_key(message.conversation) for message in questions}
     traffic = [m for m in traffic if question_key(m.conversation) not in secret]
-    return Stream(traffic, questions, sorted(kept))
+    return Stream(traffic, questions, sorted(kept), len(counted))
 
 
 def _even(messages: list[Message], size: int) -> list[Message]:
