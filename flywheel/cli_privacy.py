@@ -36,10 +36,10 @@ def keys() -> None:
 @click.pass_obj
 def show_keys(shared: Context, as_json: bool) -> None:
     """Say which master key is in use (its id, never the key)."""
-    from flywheel.keys import describe
+    from flywheel.keys import describe, described
 
     found = describe(shared.settings, shared.store)
-    show(found, as_json=as_json, text=lambda: "\n".join(f"{k}: {v}" for k, v in found.items()))
+    show(found, as_json=as_json, text=lambda: described(found))
 
 
 @keys.command()

@@ -31,7 +31,9 @@ class Rotated(NamedTuple):
     def text(self) -> str:
         """For a person."""
         lines = [f"master key {self.before or 'none'} → {self.after}; {self.keys} key(s) wrapped"]
-        if self.old_removed:
+        if self.before is None:
+            lines.append("It is the first one: nothing had been sealed yet.")
+        elif self.old_removed:
             lines.append("The old key is gone from the key file: copies of the ledger made before")
             lines.append("cannot be read any more, unless somebody kept it.")
         else:
@@ -41,13 +43,19 @@ class Rotated(NamedTuple):
 
 def describe(settings: Settings, store: Store) -> dict[str, Any]:
     """Which master key is in use, and where this process takes it from."""
-    known = MasterKeys.open(settings.privacy, create=False)
     current = store.master()
-    return {
-        "in use": current,
-        "source": known.source,
-        "known here": current is None or current in known,
-    }
+    if current is None:
+        return {"in use": None, "source": None, "known here": None}
+    known = MasterKeys.open(settings.privacy, create=False)
+    return {"in use": current, "source": known.source, "known here": current in known}
+
+
+def described(found: dict[str, Any]) -> str:
+    """The same for a person."""
+    if found["in use"] is None:
+        return "No master key is in use yet: it is made when the first text is stored."
+    known = "knows it" if found["known here"] else "does NOT hold it"
+    return f"master key {found['in use']}; {found['source']} {known}"
 
 
 def rotate(settings: Settings, store: Store, *, who: str, keep_old: bool) -> Rotated:
@@ -72,7 +80,5 @@ def rotate(settings: Settings, store: Store, *, who: str, keep_old: bool) -> Rot
                 remedy="Give both keys, the new one last, to every process; then rotate.",
             )
     count = store.rotate_master(new, who=who)
-    removed = from_file and not keep_old
-    if removed:
-        master.keep_in_file(privacy, new)
+    removed = from_file and not keep_old and master.keep_in_file(privacy, new) > 0
     return Rotated(before, new, count, removed)

@@ -289,3 +289,18 @@ def test_old_rows_are_read(store: Store) -> None:
         connection.execute(sa.update(tables.interactions).values(old))
     found = store.interaction("r1")
     assert (found.response, found.chat_template_kwargs) == ("old", {"enable_thinking": False})
+
+
+def test_before_anything_is_sealed_there_is_no_master_key(settings: Settings, store: Store) -> None:
+    assert describe(settings, store)["in use"] is None
+    assert not settings.privacy.master_file.exists()
+    first = rotate(settings, store, who="operator:x", keep_old=False)
+    assert (first.before, first.keys, first.old_removed) == (None, 0, False)
+    assert "first one" in first.text()
+    assert describe(settings, store) == {
+        "in use": first.after,
+        "source": str(settings.privacy.master_file),
+        "known here": True,
+    }
+    store.add_interactions([row()])
+    assert store.interaction("r1").response == f"no: {SECRET}"
