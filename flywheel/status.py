@@ -23,7 +23,7 @@ def status(settings: Settings, store: Store, aliases: list[str], url: str | None
     waiting = len(store.corrections(decision="proposed"))
     found: dict[str, Any] = {"aliases": {}, "tags": tags, "corrections_to_review": waiting}
     for alias, state in deployments.states(aliases).items():
-        verdicts = store.evaluations(alias)
+        verdicts, answers = store.evaluations(alias), store.counts(alias)
         found["aliases"][alias] = {
             "live": version_name(alias, state.live, base),
             "previous": name_or_none(alias, state.previous, base),
@@ -33,8 +33,8 @@ def status(settings: Settings, store: Store, aliases: list[str], url: str | None
             "since": state.since or None,
             "why": state.why,
             "event": state.seq,
-            "answers": store.counts(alias),
-            "confidence": {name: _confidence(store, name) for name in store.counts(alias)},
+            "answers": answers,
+            "confidence": {name: _confidence(store, name) for name in answers},
             "last_verdicts": {name: e.verdict for name, e in list(verdicts.items())[-3:]},
         }
     found["server"] = _server(settings, url)
@@ -70,9 +70,8 @@ def status_text(found: dict[str, Any]) -> str:
     lines = []
     if server["up"]:
         lost = losses(server)
-        lines.append(
-            f"server     {server['url']}, {'' if lost else 'nothing lost since its start'}"
-        )
+        well = "" if lost else ", nothing lost since its start"
+        lines.append(f"server     {server['url']}{well}")
         lines += [f"           {line}" for line in lost]
         lines += [f"           {name}: {why}" for name, why in server["problems"].items()]
     else:

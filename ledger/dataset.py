@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ledger.errors import DatasetError, LedgerError
 from ledger.files import write_json, write_jsonl
 from ledger.hashing import content_hash
-from ledger.records import ANONYMOUS, Source
+from ledger.records import Source, known_user
 from ledger.store import Line, Store
 
 PAIRS = "pairs.jsonl"
@@ -46,6 +46,11 @@ class Pair(BaseModel):
     def prompt(self) -> list[dict[str, Any]]:
         """All messages but the last."""
         return self.messages[:-1]
+
+    @property
+    def user(self) -> str | None:
+        """The subject who wrote the correction, where a known user did."""
+        return known_user(self.source, self.author)
 
 
 class DatasetManifest(BaseModel):
@@ -97,15 +102,10 @@ def freeze(
         sources=sources,
         left_out=left_out or {},
     )
-    lines = (Line(p.row_id, user_of(p), p.model_dump(exclude={"row_id"})) for p in pairs)
+    lines = (Line(p.row_id, p.user, p.model_dump(exclude={"row_id"})) for p in pairs)
     write_jsonl(folder / PAIRS, store.sealed_lines(lines, KIND))
     write_json(folder / MANIFEST, manifest.model_dump())
     return manifest
-
-
-def user_of(pair: Pair) -> str | None:
-    """The subject who wrote the correction, where a known user did."""
-    return pair.author if pair.source == "user" and pair.author != ANONYMOUS else None
 
 
 def load(folder: Path, store: Store) -> tuple[DatasetManifest, list[Pair]]:

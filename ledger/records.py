@@ -117,13 +117,18 @@ class Feedback(Record):
     @property
     def negative(self) -> bool:
         """True where the user was not content: down, score < 0.5, regenerate, report, failure."""
-        return (
-            self.rating == "down"
-            or (self.score is not None and self.score < 0.5)
-            or bool(self.regenerate)
-            or bool(self.report)
-            or self.success is False
-        )
+        return is_negative(self)
+
+
+def is_negative(given: Any) -> bool:
+    """What `Feedback.negative` says, of anything with its fields: a row of the table, say."""
+    return (
+        given.rating == "down"
+        or (given.score is not None and given.score < 0.5)
+        or bool(given.regenerate)
+        or bool(given.report)
+        or given.success is False
+    )
 
 
 class Tag(Record):
@@ -146,6 +151,11 @@ class Correction(Record):
     text: str = Field(min_length=1, description="what should have been said")
     decision: Decision
     why: str = ""
+
+
+def known_user(source: Source, author: str) -> str | None:
+    """The subject who wrote a correction, where a user of whom something is known did."""
+    return author if source == "user" and author != ANONYMOUS else None
 
 
 class DeploymentEvent(Record):

@@ -88,7 +88,7 @@ def version_of(settings: Settings, store: Store, run: Path) -> Version:
     registry = Registry(settings.registry)
     with registry.building("support") as (number, lora_id, folder):
         write_adapter(folder)
-        lines = [Line(p.row_id, dataset.user_of(p), {"messages": p.messages}) for p in pairs]
+        lines = [Line(p.row_id, p.user, {"messages": p.messages}) for p in pairs]
         write_jsonl(
             folder / "training_data.jsonl", store.sealed_lines(lines, "training_data.jsonl")
         )

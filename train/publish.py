@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ledger.dataset import DatasetManifest, Pair, user_of
+from ledger.dataset import DatasetManifest, Pair
 from ledger.dataset import load as load_dataset
 from ledger.errors import FlywheelError, RegistryError
 from ledger.files import read_json, write_atomic, write_json, write_jsonl
@@ -185,7 +185,7 @@ def _line(pair: Pair) -> Line:
         fields["tools"] = pair.tools
     if pair.chat_template_kwargs:
         fields["chat_template_kwargs"] = pair.chat_template_kwargs
-    return Line(pair.row_id, user_of(pair), fields)
+    return Line(pair.row_id, pair.user, fields)
 
 
 def main(arguments: list[str] | None = None) -> int:

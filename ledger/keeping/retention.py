@@ -24,9 +24,10 @@ import sqlalchemy as sa
 
 from ledger.database import tables
 from ledger.keeping.rollups import COLUMNS, Gone
+from ledger.records import is_negative
 from ledger.settings import Keep, Settings
 from ledger.store import Store
-from ledger.store.base import NO_TEXT
+from ledger.store.base import NO_TEXT, remove_text
 
 #: Rows changed in one transaction.
 CHUNK = 500
@@ -146,18 +147,12 @@ def clear_text(page: Sequence[Any], connection: sa.Connection) -> None:
     """Remove the text of rows, and of what was said about them.
 
     Args:
-        page: rows with `seq` and `row_id`.
+        page: rows with `row_id`.
     """
     if not page:
         return
     row_ids = [row.row_id for row in page]
-    connection.execute(
-        sa.update(_rows)
-        .where(_rows.c.seq.in_([row.seq for row in page]))
-        .values(text=NO_TEXT, bytes=_TAKEN, stored_text=False, chat_template_kwargs=None)
-    )
-    for table in (tables.feedback, tables.corrections):
-        connection.execute(sa.update(table).where(table.c.row_id.in_(row_ids)).values(text=NO_TEXT))
+    remove_text(row_ids, connection, size=_TAKEN)
     connection.execute(
         sa.update(tables.tags).where(tables.tags.c.row_id.in_(row_ids)).values(why="")
     )
@@ -225,10 +220,8 @@ def _let_go(page: Sequence[Any], connection: sa.Connection) -> None:
 
 def _feedback_counts(one: Any) -> list[str]:
     """What a piece of feedback counts as."""
-    low = one.score is not None and one.score < 0.5
-    bad = (one.rating == "down", low, one.regenerate, one.report, one.success is False)
     names = ["feedback"]
-    names += ["feedback:negative"] if any(bad) else []
+    names += ["feedback:negative"] if is_negative(one) else []
     names += [f"feedback:{one.rating}"] if one.rating else []
     names += ["feedback:regenerate"] if one.regenerate else []
     names += ["feedback:report"] if one.report else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from ledger.errors import ConfigError
@@ -42,9 +43,8 @@ def read_keys(path: Path, setting: str, *, lost: str, create: bool = True) -> li
             rule="A key must not be readable by others.",
             remedy=f"chmod 600 {path}",
         )
-    keys = [parse_key(line) for line in content.split(b"\n") if line.strip()]
-    found = [key for key in keys if key is not None]
-    if not found or len(found) != len(keys):
+    found = parse_keys(content.split(b"\n"))
+    if found is None:
         raise ConfigError(
             f"key file {path} does not hold a key",
             rule=f"A key is {KEY_BYTES * 2} hex digits.",
@@ -53,13 +53,13 @@ def read_keys(path: Path, setting: str, *, lost: str, create: bool = True) -> li
     return found
 
 
-def parse_key(text: bytes) -> bytes | None:
-    """A key from its hex digits; None where it is none."""
+def parse_keys(texts: Iterable[bytes]) -> list[bytes] | None:
+    """Keys from their hex digits, blanks left out; None where one is no key or there is none."""
     try:
-        key = bytes.fromhex(text.decode("ascii").strip())
+        keys = [bytes.fromhex(text.decode("ascii").strip()) for text in texts if text.strip()]
     except ValueError:
         return None
-    return key if len(key) == KEY_BYTES else None
+    return keys if keys and all(len(key) == KEY_BYTES for key in keys) else None
 
 
 def _create(path: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -120,17 +120,12 @@ class Keyring:
         self._opening.update(found)
         return found
 
-    def forget(
-        self, owners: Sequence[str], connection: sa.Connection, *, who: str, why: str
-    ) -> int:
-        """Delete the keys of owners and note that; returns the number of keys."""
+    def forget(self, owner: str, connection: sa.Connection, *, who: str, why: str) -> int:
+        """Delete the keys of an owner and note that; returns the number of keys."""
         table = tables.subjects
-        gone = connection.execute(sa.delete(table).where(table.c.owner.in_(owners))).rowcount
-        now = time.time()
-        connection.execute(
-            sa.insert(tables.forgotten),
-            [{"subject": owner, "ts": now, "who": who, "why": why} for owner in owners],
-        )
+        gone = connection.execute(sa.delete(table).where(table.c.owner == owner)).rowcount
+        noted = {"subject": owner, "ts": time.time(), "who": who, "why": why}
+        connection.execute(sa.insert(tables.forgotten).values(noted))
         return gone
 
     def rotate(self, master: str, connection: sa.Connection, *, who: str) -> int:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.errors import ConfigError, LedgerError
 from ledger.files import write_atomic
-from ledger.keys.keyfile import KEY_BYTES, parse_key, read_keys
+from ledger.keys.keyfile import KEY_BYTES, parse_keys, read_keys
 from ledger.settings import MASTER_VARIABLE, Privacy
 
 _NONCE = 12
@@ -134,10 +134,9 @@ def _run(command: str, shown: str) -> str:
 
 
 def _parse(text: str, shown: str) -> list[bytes]:
-    parts = [part for part in text.replace(",", "\n").split("\n") if part.strip()]
-    keys = [parse_key(part.encode("ascii", errors="replace")) for part in parts]
-    found = [key for key in keys if key is not None]
-    if not found or len(found) != len(keys):
+    parts = text.replace(",", "\n").split("\n")
+    found = parse_keys(part.encode("ascii", errors="replace") for part in parts)
+    if found is None:
         raise ConfigError(
             f"{shown} does not give a master key",
             rule=f"A key is {KEY_BYTES * 2} hex digits; several are separated by commas.",

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ledger.database import tables
 from ledger.database.engine import open_engine, take_write_lock, translated
 from ledger.errors import LedgerError
 from ledger.keeping.sampling import sample_key
@@ -159,9 +160,9 @@ class Base:
     def snapshot(self) -> Iterator[sa.Connection]:
         """A connection whose queries see one state of the ledger."""
         with self.reading() as connection:
-            sqlite = connection.dialect.name == "sqlite"
+            on_sqlite = connection.dialect.name == "sqlite"
             connection.exec_driver_sql(
-                "BEGIN" if sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+                "BEGIN" if on_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
             )
             yield connection
 
@@ -266,6 +267,20 @@ def insert_new(connection: sa.Connection, table: sa.Table, values: dict[str, Any
     """Insert a row unless it is there, also where two processes try at once; whether it was new."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     return connection.execute(insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+
+
+def remove_text(row_ids: Sequence[str], connection: sa.Connection, *, size: int) -> None:
+    """Remove the text of rows and of the feedback and corrections about them.
+
+    Args:
+        row_ids: not more than fit into one query, see `chunks`.
+        size: what the rows' `bytes` say from now on.
+    """
+    rows = tables.interactions
+    gone = {"text": NO_TEXT, "bytes": size, "stored_text": False, "chat_template_kwargs": None}
+    connection.execute(sa.update(rows).where(rows.c.row_id.in_(row_ids)).values(gone))
+    for table in (tables.feedback, tables.corrections):
+        connection.execute(sa.update(table).where(table.c.row_id.in_(row_ids)).values(text=NO_TEXT))
 
 
 def now() -> float:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ledger.database import tables
 from ledger.errors import UnknownRow
-from ledger.records import ANONYMOUS, Correction
+from ledger.records import Correction, known_user
 from ledger.store.base import chunks
 from ledger.store.interactions import Interactions
 
@@ -34,10 +34,8 @@ class Corrections(Interactions):
         text, kept = self.redacted(said, self._conversation(known))
         if kept:
             values = row.model_dump(exclude={"text", "why"})
-            owners = [
-                owner,
-                *([row.author] if row.source == "user" and row.author != ANONYMOUS else []),
-            ]
+            user = known_user(row.source, row.author)
+            owners = [owner] if user is None else [owner, user]
             values["text"] = self._packed(text, _name(row.row_id, row.ts), owners, connection)
             connection.execute(sa.insert(tables.corrections).values(values))
 

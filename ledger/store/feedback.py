@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from ledger.database import tables
 from ledger.records import Feedback
-from ledger.store.base import chunks, insert_new
+from ledger.store.base import NO_TEXT, chunks, insert_new
 from ledger.store.interactions import Interactions
 
 _TABLE = "feedback"
@@ -24,12 +24,17 @@ class FeedbackRows(Interactions):
                 return self.add_feedback(row, own)
         table = tables.feedback
         values = row.model_dump(exclude={"correction", "reason"})
+        values["text"] = self._feedback_text(row, connection)
+        return insert_new(connection, table, values)
+
+    def _feedback_text(self, row: Feedback, connection: sa.Connection) -> bytes:
+        if row.correction is None and row.reason is None:
+            return NO_TEXT  # a vote: its row need not be opened
         owner, known = self.row_owner(row.row_id, connection) or (None, {})
         said = {"correction": row.correction, "reason": row.reason}
         text, _ = self.redacted(said, self._conversation(known))
         owners = [one for one in (owner, row.subject) if one is not None]
-        values["text"] = self._packed(text, f"{_TABLE}:{row.feedback_id}", owners, connection)
-        return insert_new(connection, table, values)
+        return self._packed(text, f"{_TABLE}:{row.feedback_id}", owners, connection)
 
     def feedback(
         self,

@@ -43,11 +43,12 @@ class Lines(Interactions):
         """
         if self._keyring is None:
             return [{"row_id": line.row_id, **line.fields} for line in lines]
-        found = []
+        lines, found = list(lines), []
         with self.transaction() as connection:
+            known = self.owners([line.row_id for line in lines], connection)
+            nobody = owner_of(None, None, time.time())
             for line in lines:
-                known = self.row_owner(line.row_id, connection)
-                owners = [known[0] if known else owner_of(None, None, time.time())]
+                owners = [known.get(line.row_id, nobody)]
                 owners += [line.user] if line.user else []
                 name = f"{file}:{line.row_id}"
                 data = self._packed(line.fields, name, owners, connection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from ledger.database import tables
 from ledger.database.engine import translated, wipe_deleted
 from ledger.errors import LedgerError
-from ledger.store.base import NO_TEXT, STREAM, Base, chunks
+from ledger.store.base import NO_TEXT, STREAM, Base, chunks, remove_text
 
 logger = logging.getLogger(__name__)
 
@@ -65,22 +65,9 @@ class Subjects(Base):
             own = list(connection.scalars(sa.select(rows.c.row_id).where(whose)))
             corrected = sa.select(corrections.c.row_id).where(corrections.c.author == subject)
             touched = sorted({*own, *connection.scalars(corrected)})
-            keys = self._keyring.forget([subject], connection, who=who, why=why)
+            keys = self._keyring.forget(subject, connection, who=who, why=why)
             for chunk in chunks(own):
-                connection.execute(
-                    sa.update(rows)
-                    .where(rows.c.row_id.in_(chunk))
-                    .values(
-                        text=NO_TEXT,
-                        bytes=len(NO_TEXT),
-                        stored_text=False,
-                        chat_template_kwargs=None,
-                    )
-                )
-                for table in (feedback, corrections):
-                    connection.execute(
-                        sa.update(table).where(table.c.row_id.in_(chunk)).values(text=NO_TEXT)
-                    )
+                remove_text(chunk, connection, size=len(NO_TEXT))
             for table, column in spoke:
                 connection.execute(sa.update(table).where(column == subject).values(text=NO_TEXT))
             datasets = self._datasets_with(touched, connection)
@@ -104,34 +91,25 @@ class Subjects(Base):
             found |= set(connection.scalars(query))
         return sorted(found)
 
-    def forgotten_subjects(self) -> set[str]:
-        """Everybody who was forgotten."""
-        with self.reading() as connection:
-            return set(connection.scalars(sa.select(tables.forgotten.c.subject).distinct()))
+    def datasets_with_forgotten(self) -> set[str]:
+        """Ids of frozen datasets that hold, or held, rows of people who were forgotten since.
 
-    def forgotten_rows(self, dataset_id: str) -> set[str]:
-        """Rows of a dataset of people who were forgotten since, or that they corrected."""
-        rows, gone, links = tables.interactions, tables.forgotten, tables.dataset_rows
+        Rows that they corrected count as theirs.
+        """
+        gone, links = tables.forgotten, tables.dataset_rows
+        rows, corrections = tables.interactions, tables.corrections
         found: set[str] = set()
         with self.reading() as connection:
-            for table, column in (
-                (rows, rows.c.subject),
-                (tables.corrections, tables.corrections.c.author),
-            ):
+            for table, column in ((rows, rows.c.subject), (corrections, corrections.c.author)):
                 query = (
-                    sa.select(links.c.row_id)
+                    sa.select(links.c.dataset_id)
+                    .distinct()
                     .join(table, table.c.row_id == links.c.row_id)
                     .join(gone, gone.c.subject == column)
-                    .where(links.c.dataset_id == dataset_id, table.c.ts <= gone.c.ts)
+                    .where(table.c.ts <= gone.c.ts)
                 )
                 found |= set(connection.scalars(query))
         return found
-
-    def datasets_with_forgotten(self) -> set[str]:
-        """Ids of frozen datasets that hold, or held, rows of people who were forgotten."""
-        with self.reading() as connection:
-            ids = list(connection.scalars(sa.select(tables.datasets.c.dataset_id)))
-        return {dataset_id for dataset_id in ids if self.forgotten_rows(dataset_id)}
 
     def rotate_master(self, master: str, *, who: str) -> int:
         """Wrap every key with another master key; returns how many.
@@ -154,8 +132,8 @@ class Subjects(Base):
         with self.reading() as connection:
             return self._keyring.current(connection)
 
-    def unreadable(self, row_ids: Collection[str] | None = None) -> list[str]:
-        """Row ids whose text is damaged: every text of the ledger, or of some rows, is opened."""
+    def unreadable(self) -> list[str]:
+        """Ids of rows whose text is damaged: every text of the ledger is opened."""
         rows = tables.interactions
         query = sa.select(rows.c.row_id, rows.c.text).order_by(rows.c.seq)
         found = []
@@ -166,8 +144,6 @@ class Subjects(Base):
             for page in result.partitions():
                 keys = self._keys((row.text for row in page), connection)
                 for row in page:
-                    if row_ids is not None and row.row_id not in row_ids:
-                        continue
                     name = f"interactions:{row.row_id}"
                     if self._text(row.text, name, keys, connection) is None:
                         found.append(row.row_id)
