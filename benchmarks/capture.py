@@ -26,13 +26,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from benchmarks import environments
 from benchmarks.load import Load, VllmBench
 from benchmarks.report import finish, markdown, parser
 from benchmarks.tiny import ROOT, fresh_folder, write_tiny_config
 from flywheel.hardware import has_cuda
 from flywheel.running import RunningServer, free_port
 from flywheel.server import Server
-from ledger.errors import FlywheelError
 from ledger.settings import load
 from serve.launch import prepare
 
@@ -85,21 +85,6 @@ def litellm(behind: RunningServer, folder: Path) -> RunningServer:
     }
     log = folder / "litellm.log"
     return RunningServer(command, port, log, environment=environment, health="/health/liveliness")
-
-
-def make_litellm() -> None:
-    """Make the proxy's environment.
-
-    Raises:
-        FlywheelError: it cannot be made.
-    """
-    pip = [str(LITELLM / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    for command in (
-        [sys.executable, "-m", "venv", str(LITELLM)],
-        [*pip, "install", "--quiet", "--requirement", str(ROOT / LITELLM_NEEDS)],
-    ):
-        if subprocess.run(command).returncode:
-            raise FlywheelError(f"this failed: {' '.join(command)}")
 
 
 def rounds_of(
@@ -237,7 +222,7 @@ def main() -> None:
     )
     given = arguments.parse_args()
     if given.make_litellm and not LITELLM.is_dir():
-        make_litellm()
+        environments.make(LITELLM, LITELLM_NEEDS)
     with_litellm = not given.no_litellm and (LITELLM / "bin" / "litellm").is_file()
     if not given.no_litellm and not with_litellm:
         print(

@@ -26,6 +26,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks import environments
 from benchmarks.ledger_queries import query_times
 from benchmarks.postgres import Postgres, binaries
 from benchmarks.records import records
@@ -199,13 +200,6 @@ def delta(folder: Path, rows: list[dict[str, Any]]) -> float | None:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def make_delta() -> None:
-    """Make the environment with Delta Lake."""
-    pip = [str(DELTA / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([sys.executable, "-m", "venv", str(DELTA)], check=True)
-    subprocess.run([*pip, "install", "-q", "-r", str(ROOT / DELTA_NEEDS)], check=True)
-
-
 @contextmanager
 def ledgers(folder: Path) -> Iterator[dict[str, Any]]:
     """For each kind of database a function that makes the URL of a new ledger."""
@@ -333,7 +327,7 @@ def main() -> None:
     )
     given = arguments.parse_args()
     if given.make_delta and not DELTA.is_dir():
-        make_delta()
+        environments.make(DELTA, DELTA_NEEDS)
     numbers = measure(fresh_folder("ledger"), given.rows, given.query_rows, given.soak)
     finish(
         given,

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import environments
 from benchmarks.redaction_texts import HARMLESS, PLAIN
 from benchmarks.report import finish, markdown, parser
 from benchmarks.tiny import ROOT
@@ -213,14 +214,6 @@ def presidio(texts: Texts) -> tuple[Measured, str]:
     return made, answer["version"]
 
 
-def make_presidio() -> None:
-    """Make Presidio's environment."""
-    python = str(PRESIDIO / "bin" / "python")
-    subprocess.run([sys.executable, "-m", "venv", str(PRESIDIO)], check=True)
-    needs = str(ROOT / PRESIDIO_NEEDS)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--requirement", needs], check=True)
-
-
 def table_of(results: dict[str, Measured]) -> str:
     """The numbers as Markdown, a detector a column."""
     rows: list[tuple[object, ...]] = [
@@ -273,7 +266,7 @@ def main() -> None:
     }
     results["three regexes"] = three(texts, given.rounds)
     if given.make_presidio and not PRESIDIO.is_dir():
-        make_presidio()
+        environments.make(PRESIDIO, PRESIDIO_NEEDS)
     about = ""
     if not given.no_presidio and (PRESIDIO / "bin" / "python").is_file():
         results["presidio"], version = presidio(texts)
