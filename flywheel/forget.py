@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from ledger import dataset
 from ledger.errors import UsageError
 from ledger.files import read_json, write_json
+from ledger.keys.keyring import SESSION
 from ledger.keys.vault import Vault
 from ledger.registry import TRAINING_DATA, Registry
 from ledger.settings import Settings
@@ -59,7 +60,7 @@ def subject_of(settings: Settings, user: str | None, subject: str | None) -> str
     if user is not None:
         return Vault.open(settings.privacy.key_file).subject(user)
     assert subject is not None
-    plain = subject.removeprefix("session:")
+    plain = subject.removeprefix(SESSION)
     if len(plain) != 32 or set(plain) - set("0123456789abcdef"):
         raise UsageError(
             f"{subject!r} is no subject",

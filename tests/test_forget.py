@@ -25,7 +25,7 @@ from ledger.deployments import Deployments
 from ledger.errors import DatasetError, UsageError
 from ledger.files import read_json, write_json, write_jsonl
 from ledger.keys.vault import Vault
-from ledger.records import Feedback, Interaction
+from ledger.records import DatasetRecord, Feedback, Interaction
 from ledger.registry import Registry, Version
 from ledger.settings import Settings
 from ledger.store import Line, Store
@@ -287,9 +287,14 @@ def test_a_session_of_nobody_known(settings: Settings, store: Store) -> None:
         response="zebra",
     )
     store.add_interactions([row])
+    store.add_dataset(
+        DatasetRecord(dataset_id="d", ts=2.0, alias="support", path="", pairs=1, row_ids=["r"])
+    )
+    assert store.datasets_with_forgotten() == set()
     subject = subject_of(settings, None, f"session:{session}")
     assert forget(settings, store, subject, **WHO).rows == 1
     assert store.interaction("r").response is None
+    assert store.datasets_with_forgotten() == {"d"}
 
 
 def test_whom_to_forget(settings: Settings, store: Store, subjects: dict[str, str]) -> None:

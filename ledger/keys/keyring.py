@@ -25,6 +25,8 @@ from ledger.keys.master import MasterKeys
 from ledger.keys.pack import KEY_ID_BYTES
 from ledger.settings import Privacy
 
+#: In front of a hashed session, where it owns a key because no user is known.
+SESSION = "session:"
 _REMEMBERED = 20_000
 _CHUNK = 500
 
@@ -34,7 +36,7 @@ def owner_of(subject: str | None, session: str | None, ts: float) -> str:
     if subject is not None:
         return subject
     if session is not None:
-        return f"session:{session}"
+        return f"{SESSION}{session}"
     try:
         return f"day:{datetime.fromtimestamp(ts, UTC):%Y-%m-%d}"
     except (ValueError, OverflowError, OSError):

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from ledger.database import tables
 from ledger.database.engine import translated, wipe_deleted
 from ledger.errors import LedgerError
+from ledger.keys.keyring import SESSION
 from ledger.store.base import NO_TEXT, STREAM, Base, chunks, remove_text
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Subjects(Base):
         rows, feedback, corrections = tables.interactions, tables.feedback, tables.corrections
         spoke = ((feedback, feedback.c.subject), (corrections, corrections.c.author))
         with self.transaction() as connection:
-            of_session = subject.removeprefix("session:")
+            of_session = subject.removeprefix(SESSION)
             whose = (
                 rows.c.subject == subject
                 if of_session == subject
@@ -100,12 +101,22 @@ class Subjects(Base):
         rows, corrections = tables.interactions, tables.corrections
         found: set[str] = set()
         with self.reading() as connection:
-            for table, column in ((rows, rows.c.subject), (corrections, corrections.c.author)):
+            for table, whose in (
+                (rows, gone.c.subject == rows.c.subject),
+                (
+                    rows,
+                    sa.and_(
+                        rows.c.subject.is_(None),
+                        gone.c.subject == sa.literal(SESSION) + rows.c.session,
+                    ),
+                ),
+                (corrections, gone.c.subject == corrections.c.author),
+            ):
                 query = (
                     sa.select(links.c.dataset_id)
                     .distinct()
                     .join(table, table.c.row_id == links.c.row_id)
-                    .join(gone, gone.c.subject == column)
+                    .join(gone, whose)
                     .where(table.c.ts <= gone.c.ts)
                 )
                 found |= set(connection.scalars(query))
