@@ -83,6 +83,14 @@ def settings(make_settings: MakeSettings) -> Settings:
 
 
 @pytest.fixture
+def config(settings: Settings, tmp_path: Path) -> Path:
+    """The settings as a file, for programs that are started with --config."""
+    from tiny import write_config
+
+    return write_config(settings, tmp_path / "config.yaml")
+
+
+@pytest.fixture
 def store(settings: Settings) -> Iterator[Store]:
     """A new ledger."""
     opened = Store.open(settings)

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeSettings
-from tiny import write_config
 from writers import LIMIT, channel_to, ended, feedback, ids, read_rows, ready, record, until
 
 from flywheel.server import losses
@@ -35,11 +34,6 @@ from ledger.writing.channel import Channel, WriterUnavailable
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
     return make_settings(ledger={"lock_seconds": 0.3, "flush_ms": 20})
-
-
-@pytest.fixture
-def config(settings: Settings, tmp_path: Path) -> Path:
-    return write_config(settings, tmp_path / "config.yaml")
 
 
 @pytest.fixture

@@ -37,11 +37,6 @@ def settings(make_settings: MakeSettings) -> Settings:
     return make_settings(ledger={"lock_seconds": 5, "flush_ms": 20})
 
 
-@pytest.fixture
-def config(settings: Settings, tmp_path: Path) -> Path:
-    return write_config(settings, tmp_path / "config.yaml")
-
-
 # -- damaged files -----------------------------------------------------------------------
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from at_once import OPENING, at_once
 from conftest import MakeSettings
 
 from ledger.database import migrations, tables
@@ -107,26 +106,7 @@ def test_a_migration_that_fails_leaves_nothing_half_done(url: str, file: Path) -
 
 
 def test_processes_that_open_a_new_ledger_at_once_take_turns(url: str) -> None:
-    code = (
-        "import sys; from ledger.database.engine import open_engine; sys.stdin.readline();"
-        "open_engine(sys.argv[1], lock_seconds=10).dispose()"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, url],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in processes:
-        _, said = process.communicate(timeout=60)
-        assert (process.returncode, said) == (0, "")
+    at_once(OPENING, url)
     with opened(url) as engine, engine.connect() as connection:
         context = MigrationContext.configure(connection)
         assert context.get_current_heads() == (migrations.HEAD,)

@@ -22,6 +22,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from at_once import OPENING, at_once
 from conftest import MakeSettings
 from postgres import Postgres, start_or_skip
 
@@ -333,29 +334,8 @@ def test_numbers_have_64_bits(url: str) -> None:
             assert kind == "bigint", sequence
 
 
-OPENING = (
-    "import sys; from ledger.database.engine import open_engine; sys.stdin.readline();"
-    "open_engine(sys.argv[1], lock_seconds=10).dispose()"
-)
-
-
 def test_processes_that_open_a_new_ledger_at_once_take_turns(empty: str) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPENING, empty],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in processes:
-        _, said = process.communicate(timeout=60)
-        assert (process.returncode, said) == (0, "")
+    at_once(OPENING, empty)
     with opened(empty) as engine, engine.connect() as connection:
         assert MigrationContext.configure(connection).get_current_heads() == (migrations.HEAD,)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from at_once import at_once
 
 from ledger.errors import ConfigError, RegistryError
 from ledger.fingerprint import base_fingerprint, template_hash
@@ -230,25 +229,7 @@ def test_processes_that_claim_at_once_get_different_numbers(registry: Registry) 
         "    with registry.building('support') as (version, lora_id, folder):\n"
         "        print(version, lora_id)\n"
     )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(registry.root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    claimed: list[str] = []
-    for process in processes:
-        out, said = process.communicate(timeout=60)
-        assert (process.returncode, said) == (0, "")
-        claimed += out.splitlines()
+    claimed = "".join(at_once(code, str(registry.root))).splitlines()
     numbers = [tuple(map(int, line.split())) for line in claimed]
     assert sorted(version for version, _ in numbers) == list(range(1, 121))
     assert sorted(lora_id for _, lora_id in numbers) == list(range(1, 121))

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from conftest import MakeSettings
-from tiny import write_config
 from writers import LIMIT, NOW, Raw, ids, read_rows, record
 
 from ledger.errors import LedgerLocked
@@ -33,11 +32,6 @@ from ledger.writing.writer import Chores
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
     return make_settings(ledger={"lock_seconds": 0.3, "flush_ms": 20})
-
-
-@pytest.fixture
-def config(settings: Settings, tmp_path: Path) -> Path:
-    return write_config(settings, tmp_path / "config.yaml")
 
 
 @pytest.fixture
