@@ -55,6 +55,11 @@ class Interaction(Record):
     stored_text: bool = Field(True, description="False where the client sent `store: false`")
     mean_logprob: float | None = Field(None, description="mean over the answer's tokens, nats")
     min_logprob: float | None = Field(None, description="of the least likely token, nats")
+    token_logprobs: list[tuple[int, float]] | None = Field(
+        None,
+        description="for each token of the answer its characters and its logprob, nats; None where "
+        "redaction changed the answer",
+    )
     prompt_tokens: int = Field(0, ge=0)
     completion_tokens: int = Field(0, ge=0)
     ttft_ms: float | None = Field(None, description="time to the first token, milliseconds")
@@ -180,6 +185,7 @@ class DatasetRecord(Record):
     path: str
     pairs: int = Field(ge=0)
     row_ids: list[str]
+    report: dict[str, Any] | None = Field(None, description="what the dataset's card says")
 
 
 class Evaluation(Record):

@@ -66,6 +66,8 @@ def _inner(annotation: Any) -> type[BaseModel] | None:
     """The section that a field holds, or holds by name."""
     if get_origin(annotation) is dict:
         annotation = get_args(annotation)[1]
+    elif get_origin(annotation) in (Union, types.UnionType):  # a section that may be absent
+        annotation = next(item for item in get_args(annotation) if item is not type(None))
     is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return annotation if is_section else None
 

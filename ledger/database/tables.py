@@ -120,6 +120,7 @@ datasets = Table(
     Column("alias", String, nullable=False),
     Column("path", String, nullable=False),
     Column("pairs", Integer, nullable=False),
+    Column("report", Text),  # JSON: what the card says
     sqlite_autoincrement=True,
 )
 
@@ -189,6 +190,154 @@ masters = Table(
     Column("who", String, nullable=False),
     sqlite_autoincrement=True,
 )
+
+# -- curation ------------------------------------------------------------------------------------
+
+# Which rows wait for eyes: derived from tags, corrections and reviews, and changed in place.
+queue = Table(
+    "queue",
+    metadata,
+    Column("row_id", String, primary_key=True),
+    Column("alias", String),
+    Column("ts", Double, nullable=False),  # of the row
+    Column("rank", Integer, nullable=False),  # the smallest is shown first; see ledger.marks
+    Column("waiting", Boolean, nullable=False),
+    Column("since", Double, nullable=False),  # when it came in; earlier reviews do not count
+    Column("who", String),  # has it on the screen, until …
+    Column("until", Double, nullable=False, server_default="0"),
+    Index("queue_waiting", "alias", "waiting", "rank", "ts"),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("row_id", String, nullable=False),
+    Column("ts", Double, nullable=False),
+    Column("who", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("correction", _Seq),  # number of the correction that was judged, or that it made
+    Column("why", Text, nullable=False),
+    Index("reviews_row_who", "row_id", "who"),
+    Index("reviews_who_ts", "who", "ts"),
+    sqlite_autoincrement=True,
+)
+
+drafts = Table(
+    "drafts",
+    metadata,
+    Column("row_id", String, primary_key=True),
+    Column("who", String, primary_key=True),
+    Column("ts", Double, nullable=False),
+    Column("text", LargeBinary, nullable=False),  # packed: text
+)
+
+# What turns a question into a vector. Rows of clusters name the space that they lie in.
+spaces = Table(
+    "spaces",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("alias", String, nullable=False, index=True),
+    Column("ts", Double, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("fitted_on", Integer, nullable=False),  # questions
+    Column("data", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("alias", String, nullable=False),
+    Column("cluster", Integer, nullable=False),  # the last row of a cluster holds
+    Column("space", _Seq, nullable=False),
+    Column("ts", Double, nullable=False),
+    Column("name", String, nullable=False),
+    Column("terms", Text, nullable=False),  # JSON
+    Column("centroid", LargeBinary, nullable=False),  # float32
+    Column("members", BigInteger, nullable=False),
+    Index("clusters_alias_cluster", "alias", "cluster"),
+    sqlite_autoincrement=True,
+)
+
+cluster_rows = Table(
+    "cluster_rows",
+    metadata,
+    Column("row_id", String, primary_key=True),
+    Column("alias", String, nullable=False),
+    Column("cluster", Integer),  # NULL: like nothing known
+    Column("ts", Double, nullable=False),  # of the row
+    Column("traffic", Boolean, nullable=False),  # in the sample that stands for all traffic
+    Column("weight", Double, nullable=False),  # how many answers it stands for there
+    Index("cluster_rows_cluster_ts", "alias", "cluster", "ts"),
+    Index("cluster_rows_ts", "alias", "ts"),
+)
+
+# What a build knows about the correction of a row, so that the next one need not open it again.
+# Hashes are keyed (`Store.mac`): nobody without the key can try a guessed text on them.
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("row_id", String, primary_key=True),
+    Column("alias", String, nullable=False),
+    Column("correction", _Seq, nullable=False),
+    Column("builder", String, nullable=False),  # what made it; another one makes it anew
+    Column("ts", Double, nullable=False),  # of the row
+    Column("conversation", String, nullable=False),  # rows that must not be split
+    Column("problem", String, nullable=False),  # why it cannot be a pair, whatever else there is
+    Column("question", String, nullable=False),
+    Column("answer", String, nullable=False),
+    Column("digest", String, nullable=False),  # of the pair
+    Column("signature", LargeBinary, nullable=False),  # MinHash of the question
+    Column("facts", Text, nullable=False),  # JSON, no text
+    Index("candidates_alias", "alias", "correction"),
+)
+
+left_out = Table(
+    "left_out",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("row_id", String, nullable=False, index=True),
+    Column("alias", String, nullable=False),
+    Column("ts", Double, nullable=False),
+    Column("reason", String, nullable=False),  # "" where it is in again
+    Column("dataset_id", String, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+spending = Table(
+    "spending",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("ts", Double, nullable=False),
+    Column("alias", String, nullable=False),
+    Column("what", String, nullable=False),  # teacher, judge
+    Column("model", String, nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cost", Double),  # in the currency of the price table; NULL where no price is set
+    Index("spending_alias_ts", "alias", "ts"),
+    sqlite_autoincrement=True,
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("alias", String, nullable=False),
+    Column("ts", Double, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("since", Double, nullable=False),  # the window that it is about
+    Column("until", Double, nullable=False),
+    Column("report", Text, nullable=False),  # JSON
+    Index("alerts_alias_ts", "alias", "ts"),
+    sqlite_autoincrement=True,
+)
+
+# -- people, and rows that were let go -------------------------------------------------------------
 
 forgotten = Table(
     "forgotten",

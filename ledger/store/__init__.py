@@ -15,11 +15,12 @@ from ledger.store.datasets import Datasets
 from ledger.store.feedback import FeedbackRows
 from ledger.store.interactions import Prepared
 from ledger.store.lines import Line, Lines
+from ledger.store.queue import Queue, Review, Waiting
 from ledger.store.subjects import Subjects
 from ledger.store.tags import Tags
 
-__all__ = ["Line", "Prepared", "Store", "now"]
+__all__ = ["Line", "Prepared", "Review", "Store", "Waiting", "now"]
 
 
-class Store(FeedbackRows, Corrections, Tags, Datasets, Subjects, Lines):
+class Store(FeedbackRows, Corrections, Queue, Tags, Datasets, Subjects, Lines):
     """All that happened. One instance a process; threads may share it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -227,6 +228,17 @@ class Base:
         """Whether a text of that time belongs to somebody who was forgotten since."""
         return self._keyring is not None and self._keyring.was_forgotten(owner, ts)
 
+    def mac(self, kind: str, data: bytes) -> str:
+        """A keyed hash, 32 hex digits, of what is derived from text: without the key a guessed
+        text cannot be tried on it.
+
+        Args:
+            kind: what is hashed, so that the same bytes in another place look different.
+        """
+        if self._secrets is None:
+            return hashlib.blake2b(data, digest_size=16, person=kind.encode()[:16]).hexdigest()
+        return self._secrets.vault.mac(kind, data)[:32]
+
     def _sample_key(self, row_id: str) -> float:
         return 0.0 if self._secrets is None else sample_key(self._secrets.vault, row_id)
 
@@ -281,6 +293,10 @@ def remove_text(row_ids: Sequence[str], connection: sa.Connection, *, size: int)
     connection.execute(sa.update(rows).where(rows.c.row_id.in_(row_ids)).values(gone))
     for table in (tables.feedback, tables.corrections):
         connection.execute(sa.update(table).where(table.c.row_id.in_(row_ids)).values(text=NO_TEXT))
+    for table in (tables.drafts, tables.candidates):
+        connection.execute(sa.delete(table).where(table.c.row_id.in_(row_ids)))
+    waiting = sa.update(tables.queue).where(tables.queue.c.row_id.in_(row_ids))
+    connection.execute(waiting.values(waiting=False, who=None))
 
 
 def now() -> float:

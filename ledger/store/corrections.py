@@ -9,16 +9,25 @@ import sqlalchemy as sa
 
 from ledger.database import tables
 from ledger.errors import UnknownRow
+from ledger.marks import PROPOSED
 from ledger.records import Correction, known_user
 from ledger.store.base import chunks
 from ledger.store.interactions import Interactions
+from ledger.store.queue import dequeue, enqueue
 
 
 class Corrections(Interactions):
     """The table `corrections`."""
 
-    def add_correction(self, row: Correction, connection: sa.Connection | None = None) -> None:
+    def add_correction(
+        self, row: Correction, connection: sa.Connection | None = None
+    ) -> int | None:
         """Append a statement about what a row should have said.
+
+        A proposed one lets its row wait in the queue, any other takes it out.
+
+        Returns:
+            Its number; None where its text could not be redacted, so that it is not kept.
 
         Raises:
             UnknownRow: the row does not exist.
@@ -37,7 +46,13 @@ class Corrections(Interactions):
             user = known_user(row.source, row.author)
             owners = [owner] if user is None else [owner, user]
             values["text"] = self._packed(text, _name(row.row_id, row.ts), owners, connection)
-            connection.execute(sa.insert(tables.corrections).values(values))
+            added = connection.execute(sa.insert(tables.corrections).values(values))
+            if row.decision == "proposed":
+                enqueue(row.row_id, PROPOSED, connection)
+            else:
+                dequeue(row.row_id, connection)
+            return int(added.inserted_primary_key[0])
+        return None
 
     def as_stored(self, row_id: str, fields: dict[str, Any]) -> dict[str, Any]:
         """How text about a row would be stored: with the row's own placeholders."""

@@ -21,7 +21,9 @@ class Datasets(Base):
             known = sa.select(table.c.seq).where(table.c.dataset_id == row.dataset_id)
             if connection.scalar(known) is not None:
                 return
-            connection.execute(sa.insert(table).values(**row.model_dump(exclude={"row_ids"})))
+            values = row.model_dump(exclude={"row_ids", "report"})
+            values["report"] = None if row.report is None else json.dumps(row.report)
+            connection.execute(sa.insert(table).values(**values))
             if row.row_ids:
                 connection.execute(
                     sa.insert(tables.dataset_rows),

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 # What is sealed. The last holds what a client gives its template: documents, perhaps.
 _TEXT = ("messages", "response", "tools", "metadata", "chat_template_kwargs")
+_TOKENS = "token_logprobs"  # sealed with the text: lengths and probabilities tell much of it
 _PLACEHOLDERS = "placeholders"
 _PLAIN = [
     column.name
@@ -70,6 +71,8 @@ class Interactions(Base):
         text, kept = self.redacted({name: getattr(row, name) for name in _TEXT}, conversation)
         if conversation is not None and conversation.known and text:
             text[_PLACEHOLDERS] = conversation.known
+        if row.token_logprobs and kept and text["response"] == row.response:
+            text[_TOKENS] = row.token_logprobs
         return Prepared(row, pack(text), kept)
 
     def add_prepared(self, rows: Sequence[Prepared], connection: sa.Connection) -> int:

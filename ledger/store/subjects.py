@@ -71,6 +71,9 @@ class Subjects(Base):
                 remove_text(chunk, connection, size=len(NO_TEXT))
             for table, column in spoke:
                 connection.execute(sa.update(table).where(column == subject).values(text=NO_TEXT))
+            for chunk in chunks(touched):  # what a build knows about corrections of others, too
+                known = tables.candidates.c.row_id.in_(chunk)
+                connection.execute(sa.delete(tables.candidates).where(known))
             datasets = self._datasets_with(touched, connection)
         return Forgotten(touched, keys, datasets, self._scrub())
 

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from ledger.database import tables
+from ledger.marks import queue_rank
 from ledger.records import Tag
 from ledger.store.base import Base, chunks, insert_new
+from ledger.store.queue import enqueue
 
 
 class Tags(Base):
@@ -16,6 +18,8 @@ class Tags(Base):
 
     def add_tags(self, rows: Iterable[Tag], connection: sa.Connection | None = None) -> int:
         """Append tags; the same tag by the same hand on the same row is kept once.
+
+        Some bring their row into the queue, see `ledger.marks`.
 
         Returns:
             The number of tags that were new.
@@ -27,7 +31,10 @@ class Tags(Base):
         for row in rows:
             text, _ = self.redacted({"why": row.why})
             values = {**row.model_dump(), "why": text.get("why", "")}
-            new += insert_new(connection, tables.tags, values)
+            if insert_new(connection, tables.tags, values):
+                new += 1
+                if (rank := queue_rank(row.tag, row.who)) is not None:
+                    enqueue(row.row_id, rank, connection)
         return new
 
     def tags(self, row_ids: Sequence[str]) -> dict[str, list[Tag]]:

@@ -14,19 +14,15 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ledger.errors import ConfigError
+from ledger.settings.curation import Curate
+from ledger.settings.section import Section
 
 CONFIG_VARIABLE = "FLYWHEEL_CONFIG"
 KEYS_VARIABLE = "FLYWHEEL_API_KEYS"
 MASTER_VARIABLE = "FLYWHEEL_MASTER_KEY"
-
-
-class Section(BaseModel):
-    """A part of the configuration; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -75,6 +71,9 @@ class Serve(Section):
     )
     env: dict[str, str] = Field(
         default_factory=dict, description="environment variables set for the server"
+    )
+    token_logprobs: bool = Field(
+        True, description="keep each token's logprob with the answer, sealed, for the review page"
     )
 
 
@@ -182,24 +181,6 @@ class Privacy(Section):
         return self.master_key_file or self.key_file.with_name("master.key")
 
 
-class Curate(Section):
-    """Which rows are looked at, and which corrections become training pairs."""
-
-    low_confidence_nats: float = Field(
-        -3.0, le=0, description="rows whose mean logprob is below this are tagged `low_confidence`"
-    )
-    low_confidence_percent: float | None = Field(
-        None,
-        gt=0,
-        lt=100,
-        description="instead: the least sure percent of what the same version says",
-    )
-    trusted_sources: tuple[Literal["user", "operator", "teacher"], ...] = Field(
-        ("operator",),
-        description="sources whose corrections become pairs at once; others wait for review",
-    )
-
-
 class Train(Section):
     """How an adapter is trained."""
 
@@ -252,6 +233,11 @@ class Alias(Section):
 
     description: str = Field("", description="what it is for; shown by `status` and the model card")
     gate: Gate = Field(default_factory=Gate, description="the gate of this alias")
+    answer_checks: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="checks that every correction must pass, as in a gold set "
+        "(`{type: json_schema, value: {…}}`)",
+    )
 
 
 class Settings(Section):

@@ -1,0 +1,42 @@
+"""The tags that Flywheel itself puts on rows, and which marks bring a row before eyes first.
+
+Anything else may be a tag, too: by hand, by API, by a rule.
+"""
+
+from __future__ import annotations
+
+USER_NEGATIVE = "user_negative"
+USER_EDIT = "user_edit"
+LOW_CONFIDENCE = "low_confidence"
+DRIFT_WINDOW = "drift_window"  # answered in the window before a drift alert
+NEW_CLUSTER = "new_cluster"  # asks what the training data knows nothing of
+GOLD_MISS = "gold_miss"  # a gold question, answered wrongly to a user
+OPERATOR_REVIEW = "operator_review"
+IMPORTED = "imported"
+
+#: Rank in the queue of a row with a proposed correction; the smallest rank is shown first.
+PROPOSED = 0
+#: Rank of a row by the tag that it carries. `user_edit` comes with a correction, and a drift
+#: window has too many rows for eyes: rules may choose among them.
+RANKS = {
+    OPERATOR_REVIEW: 1,
+    GOLD_MISS: 2,
+    USER_NEGATIVE: 3,
+    NEW_CLUSTER: 5,
+    LOW_CONFIDENCE: 6,
+}
+_BY_RULE = 4
+#: A mark of at most this rank brings back a row that was judged before.
+REOPENS = 1
+_NOT_BY_RULE = (USER_EDIT, DRIFT_WINDOW, IMPORTED)
+
+
+def queue_rank(tag: str, who: str) -> int | None:
+    """Rank that a tag gives its row in the queue; None where it does not bring it there.
+
+    Args:
+        who: who tagged, as in `Tag.who`. Whatever a rule of the configuration tags is queued.
+    """
+    if tag in RANKS:
+        return RANKS[tag]
+    return _BY_RULE if who.startswith("rule:") and tag not in _NOT_BY_RULE else None
