@@ -83,14 +83,29 @@ CURRENT: ContextVar[Request | None] = ContextVar("flywheel_request", default=Non
 class _Choice:
     """What is known of one choice so far."""
 
-    __slots__ = ("cumulative", "finish_reason", "lowest", "parts", "tokens")
+    __slots__ = ("cumulative", "finish_reason", "lowest", "parts", "said", "tokens")
 
     def __init__(self) -> None:
         self.parts: list[str] = []
+        self.said: list[tuple[str, float]] = []  # each token with its logprob
         self.tokens = 0
         self.cumulative: float | None = None
         self.lowest: float | None = None
         self.finish_reason: str | None = None
+
+    def aligned(self) -> list[tuple[int, float]] | None:
+        """Characters and logprob of each token, in nats; None where tokens are not the text.
+
+        The end-of-turn token has no text. A tokenizer may write other text for a token alone
+        than in its place; then nobody could say which characters it stands for.
+        """
+        text, found, at = "".join(self.parts), [], 0
+        for token, logprob in self.said:
+            if not text.startswith(token, at):
+                break
+            found.append((len(token), round(logprob, 3)))
+            at += len(token)
+        return found if found and at == len(text) else None
 
 
 class Answer:
@@ -116,7 +131,9 @@ class Answer:
             if part.cumulative_logprob is not None:
                 choice.cumulative = part.cumulative_logprob
             if part.logprobs:
-                lowest = min(_chosen(part.token_ids, part.logprobs))
+                said = _chosen(part.token_ids, part.logprobs)
+                choice.said += said
+                lowest = min((logprob for _, logprob in said), default=0.0)
                 if choice.lowest is None or lowest < choice.lowest:
                     choice.lowest = lowest
             if part.finish_reason is not None:
@@ -158,6 +175,7 @@ class Answer:
                     else choice.cumulative / choice.tokens
                 ),
                 "min_logprob": choice.lowest,
+                "token_logprobs": choice.aligned() if request.keeps_text else None,
                 "prompt_tokens": self.prompt_tokens,
                 "completion_tokens": choice.tokens,
                 "ttft_ms": ttft_ms,
@@ -169,16 +187,19 @@ class Answer:
         ]
 
 
-def _chosen(token_ids: Any, logprobs: Any) -> list[float]:
-    """Logprob of each token that was chosen, nats."""
+def _chosen(token_ids: Any, logprobs: Any) -> list[tuple[str, float]]:
+    """Text and logprob, in nats, of each token that was chosen."""
     flat = getattr(logprobs, "logprobs", None)
     if flat is not None and len(flat) == len(token_ids):  # one a token: the chosen one
-        return list(flat) or [0.0]
+        return [
+            (text or "", logprob)
+            for text, logprob in zip(logprobs.decoded_tokens, flat, strict=True)
+        ]
     return [
-        position[token].logprob
+        (position[token].decoded_token or "", position[token].logprob)
         for token, position in zip(token_ids, logprobs, strict=False)
         if token in position
-    ] or [0.0]
+    ]
 
 
 def _numbers(body: dict[str, Any]) -> dict[str, Any]:
@@ -191,16 +212,21 @@ class Capture:
     Args:
         hand_over: takes a record; must neither block nor raise.
         constants: fields that every record of this server has.
+        tokens: whether each token's logprob is recorded.
 
     Attributes:
         failures: answers that could not be recorded.
     """
 
     def __init__(
-        self, hand_over: Callable[[dict[str, Any]], object], constants: dict[str, Any]
+        self,
+        hand_over: Callable[[dict[str, Any]], object],
+        constants: dict[str, Any],
+        *,
+        tokens: bool = True,
     ) -> None:
         self._hand_over = hand_over
-        self._constants = constants
+        self._constants = constants if tokens else constants | {"token_logprobs": None}
         self.failures = 0
 
     async def watch(

@@ -116,6 +116,7 @@ class Plugin:
         self.capture = Capture(
             lambda record: self.channel.send(["row", record]),
             {"base_model": settings.model.name, "template_hash": template_hash(folder)},
+            tokens=settings.serve.token_logprobs,
         )
         engine_client.generate = self._tee(engine_client.generate)
         models = state.openai_serving_models

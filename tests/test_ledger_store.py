@@ -56,6 +56,7 @@ FULL: dict[str, Any] = {
     "stored_text": True,
     "mean_logprob": -0.125,
     "min_logprob": -3.5,
+    "token_logprobs": [(4, -0.125), (3, -3.5)],
     "prompt_tokens": 12,
     "completion_tokens": 3,
     "ttft_ms": 4.5,
@@ -80,6 +81,14 @@ def test_the_records_refuse_what_they_do_not_know() -> None:
 
 
 # -- interactions ------------------------------------------------------------------------
+
+
+def test_logprobs_of_tokens_go_where_redaction_changed_the_answer(store: Store) -> None:
+    words = "write to ada@example.com"
+    store.add_interactions([row(response=words, token_logprobs=[(len(words), -1.0)])])
+    found = store.interaction("r1")
+    assert found.response == "write to [EMAIL_1]"
+    assert found.token_logprobs is None
 
 
 def test_every_field_comes_back(store: Store) -> None:

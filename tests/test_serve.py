@@ -99,6 +99,11 @@ def test_logprobs_reach_the_log_always_and_the_client_only_on_request(ours: Ours
         row = ours.row(answer.id)
         assert row.mean_logprob == pytest.approx(sum(values) / len(values), abs=1e-4)
         assert row.min_logprob == pytest.approx(min(values), abs=1e-4)
+        # The last value is the end-of-turn token's where the model stopped by itself.
+        assert row.token_logprobs is not None
+        lengths, logprobs = zip(*row.token_logprobs, strict=True)
+        assert sum(lengths) == len(row.response or "")
+        assert list(logprobs) == pytest.approx(values[: len(logprobs)], abs=1e-3)
 
 
 def test_a_stream_is_logged_like_an_answer_at_once(ours: Ours) -> None:

@@ -213,9 +213,10 @@ def _let_go(page: Sequence[Any], connection: sa.Connection) -> None:
     for row_id in connection.scalars(corrected):
         gone.count(rows[row_id], "corrections")
     gone.save(connection)
-    derived = (tables.queue, tables.reviews, tables.drafts, tables.cluster_rows)
-    derived += (tables.candidates, tables.left_out)
-    for table in (feedback, tags, corrections, *derived):
+    for table in (
+        *(feedback, tags, corrections, tables.queue, tables.reviews, tables.drafts),
+        *(tables.cluster_rows, tables.candidates, tables.left_out),
+    ):
         connection.execute(sa.delete(table).where(table.c.row_id.in_(rows)))
     connection.execute(sa.delete(_rows).where(_rows.c.seq.in_([row.seq for row in page])))
 

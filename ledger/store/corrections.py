@@ -46,12 +46,13 @@ class Corrections(Interactions):
             user = known_user(row.source, row.author)
             owners = [owner] if user is None else [owner, user]
             values["text"] = self._packed(text, _name(row.row_id, row.ts), owners, connection)
-            added = connection.execute(sa.insert(tables.corrections).values(values))
+            insert = sa.insert(tables.corrections).values(values)
+            seq = connection.scalar(insert.returning(tables.corrections.c.seq))
             if row.decision == "proposed":
                 enqueue(row.row_id, PROPOSED, connection)
             else:
                 dequeue(row.row_id, connection)
-            return int(added.inserted_primary_key[0])
+            return seq
         return None
 
     def as_stored(self, row_id: str, fields: dict[str, Any]) -> dict[str, Any]:
