@@ -11,6 +11,7 @@ from ledger.deployments import Deployments, name_or_none, version_name
 from ledger.errors import ConfigError, ServerError
 from ledger.keeping.confidence import newest
 from ledger.keeping.settle import held
+from ledger.marks import rank_name
 from ledger.registry import Registry
 from ledger.settings import Settings
 from ledger.store import Store
@@ -20,9 +21,10 @@ def status(settings: Settings, store: Store, aliases: list[str], url: str | None
     """The state of aliases and of the server."""
     deployments, base = Deployments(store), settings.model.name
     tags = store.tag_counts()
-    waiting = len(store.corrections(decision="proposed"))
-    found: dict[str, Any] = {"aliases": {}, "tags": tags, "corrections_to_review": waiting}
+    found: dict[str, Any] = {"aliases": {}, "tags": tags, "to_review": {}}
     for alias, state in deployments.states(aliases).items():
+        waiting = sorted(store.waiting(alias).items())
+        found["to_review"][alias] = {rank_name(rank): count for rank, count in waiting}
         verdicts, answers = store.evaluations(alias), store.counts(alias)
         found["aliases"][alias] = {
             "live": version_name(alias, state.live, base),
@@ -97,7 +99,11 @@ def status_text(found: dict[str, Any]) -> str:
         f"{waits['bytes'] / 2**20:.1f} MiB"
         + (f"; {waits['early']} hour(s) decided early" if waits["early"] else "")
     )
-    lines.append(f"review     {found['corrections_to_review']} correction(s) wait")
+    for alias, waiting in found["to_review"].items():
+        why = ", ".join(f"{count} {name}" for name, count in waiting.items())
+        lines.append(
+            f"review     {sum(waiting.values())} of {alias} wait" + (f": {why}" * bool(why))
+        )
     lines += _forgotten(found)
     lines += [f"incomplete {path}" for path in found["incomplete"]]
     return "\n".join(lines)

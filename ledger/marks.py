@@ -31,6 +31,13 @@ REOPENS = 1
 _NOT_BY_RULE = (USER_EDIT, DRIFT_WINDOW, IMPORTED)
 
 
+def rank_name(rank: int) -> str:
+    """What brought rows of a rank into the queue, in words."""
+    names = {PROPOSED: "proposed correction", _BY_RULE: "rule"}
+    names |= {rank: tag for tag, rank in RANKS.items()}
+    return names.get(rank, f"rank {rank}")
+
+
 def queue_rank(tag: str, who: str) -> int | None:
     """Rank that a tag gives its row in the queue; None where it does not bring it there.
 

@@ -235,7 +235,8 @@ def test_status_of_nothing(run: Run, settings: Settings) -> None:
         "confidence": {},
         "last_verdicts": {},
     }
-    assert (found["tags"], found["corrections_to_review"], found["incomplete"]) == ({}, 0, [])
+    assert (found["tags"], found["incomplete"]) == ({}, [])
+    assert found["to_review"] == {"support": {}}
     text = run("status").out
     assert "live base" in text
     assert "down" in text

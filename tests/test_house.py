@@ -33,11 +33,13 @@ HOMES = {
     "vllm": ("serve/plugin.py", "serve/adapters.py", "benchmarks/load.py"),
     "trl": ("train/",),
     "peft": ("train/",),
-    "openai": ("eval/", "flywheel/demo/", "benchmarks/"),
+    "openai": ("eval/", "curate/clusters/", "curate/distill/", "flywheel/demo/", "benchmarks/"),
     "torch": ("serve/", "train/", "flywheel/", "benchmarks/"),
     "transformers": ("serve/", "train/", "flywheel/", "benchmarks/"),
-    "fastapi": ("serve/",),
-    "starlette": ("serve/",),
+    "fastapi": ("serve/", "curate/review/"),
+    "starlette": ("serve/", "curate/review/"),
+    "sklearn": ("curate/clusters/",),
+    "datasketch": ("curate/near.py",),
 }
 
 
@@ -141,6 +143,7 @@ def test_no_file_has_two_subjects() -> None:
 # -- the command line --------------------------------------------------------------------
 
 HEAVY = ("torch", "transformers", "trl", "peft", "vllm", "datasets", "openai", "numpy", "alembic")
+HEAVY += ("sklearn", "scipy", "datasketch", "fastapi", "jinja2", "pandas", "rapidfuzz")
 
 
 @pytest.mark.parametrize(
