@@ -23,10 +23,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eval import checks
 from eval.client import SEED, Client, Question
 from eval.report import print_report
 from eval.verdict import CheckOutcome, EvalResults, GateReport, Probe, judge, recompute
+from ledger import checking
 from ledger import settings as configuration
 from ledger.errors import FlywheelError, GateRefused, ServerError, UsageError
 from ledger.files import read_json, write_json
@@ -188,7 +188,7 @@ def _outcomes(
         model: {
             q.id: [
                 CheckOutcome(passed=check.passed, reason=check.reason)
-                for check in checks.score(q, given[q.id].text).checks
+                for check in checking.score(q, given[q.id].text).checks
             ]
             for q in questions
             if q.id in given

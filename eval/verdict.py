@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eval import checks, stats
+from eval import stats
 from eval.client import Answer, TokenLogprob
+from ledger import checking
 from ledger.errors import RecordError
 from ledger.gold import GoldQuestion, gold_hash
 from ledger.settings import Gate
@@ -291,7 +292,7 @@ def _scores(results: EvalResults, model: str) -> dict[str, float]:
             f"{model} has no answer to {len(missing)} question(s), first {missing[0]!r}",
             field=f"answers.{model}",
         )
-    return {q.id: checks.score(q, answers[q.id].text).value for q in results.questions}
+    return {q.id: checking.score(q, answers[q.id].text).value for q in results.questions}
 
 
 def _slices(

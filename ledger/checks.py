@@ -1,7 +1,7 @@
 """What can be demanded of an answer to a gold question, as it is written in a gold set.
 
 Covers the shape of every check and whether it can work at all: a regex that compiles, a JSON
-schema that is one. Applying them to answers is `eval.checks`. Every check is an object with
+schema that is one. Applying them to answers is `ledger.checking`. Every check is an object with
 a `type` and a `value`.
 """
 

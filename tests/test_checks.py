@@ -5,7 +5,7 @@ import time
 import pytest
 from pydantic import TypeAdapter
 
-from eval.checks import run_check, score
+from ledger.checking import run_check, score
 from ledger.checks import Check, normalise
 from ledger.gold import GoldQuestion
 
@@ -89,7 +89,7 @@ def test_contains_may_ignore_case():
 
 @pytest.mark.parametrize("kind", ["regex", "json_schema"])
 def test_a_pattern_that_backtracks_for_ever_fails_in_time(kind, monkeypatch):
-    monkeypatch.setattr("eval.checks.PATTERN_SECONDS", 0.05)
+    monkeypatch.setattr("ledger.checking.PATTERN_SECONDS", 0.05)
     pattern = r"^(a|aa)+$"
     value, answer = pattern, "a" * 60 + "!"
     if kind == "json_schema":

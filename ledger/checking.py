@@ -1,7 +1,7 @@
 """Whether an answer satisfies the checks of its gold question.
 
 A question scores 1.0 where every check passes, else 0.0. What the checks are is
-`ledger.checks`.
+`ledger.checks`. The gate scores with them, and corrections have to pass those of their alias.
 """
 
 from __future__ import annotations
