@@ -13,6 +13,14 @@ NEW_CLUSTER = "new_cluster"  # asks what the training data knows nothing of
 GOLD_MISS = "gold_miss"  # a gold question, answered wrongly to a user
 OPERATOR_REVIEW = "operator_review"
 IMPORTED = "imported"
+#: On rows of users' corrections that the acceptance policy lets wait, or rejects; why says why.
+CORRECTION_WAITS, CORRECTION_REJECTED = "correction_waits", "correction_rejected"
+CONTRADICTED = "contradicted"  # somebody else corrected this row, or its question, otherwise
+#: Tags that say what Flywheel found; a client cannot put them on a row.
+OURS = frozenset({
+    USER_NEGATIVE, USER_EDIT, LOW_CONFIDENCE, DRIFT_WINDOW, NEW_CLUSTER, GOLD_MISS, IMPORTED,
+    CORRECTION_WAITS, CORRECTION_REJECTED, CONTRADICTED, "reviewed",
+})  # fmt: skip
 
 #: Rank in the queue of a row with a proposed correction; the smallest rank is shown first.
 PROPOSED = 0

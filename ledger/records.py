@@ -7,10 +7,19 @@ rest as columns that can be queried.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from ledger import marks
 from ledger.errors import RecordError
 
 Api = Literal["chat", "completions", "responses", "messages"]
@@ -19,6 +28,10 @@ Decision = Literal["proposed", "accepted", "rejected"]
 
 #: The author of a correction by a user of whom nothing is known.
 ANONYMOUS = "anonymous"
+_TAG = r"^[a-z0-9][a-z0-9_:.-]*$"
+TagName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_TAG)]
+#: Most tags in one piece of feedback.
+MAX_FEEDBACK_TAGS = 8
 #: The longest text that a piece of feedback may carry, in characters.
 MAX_FEEDBACK_TEXT = 65_536
 
@@ -85,6 +98,9 @@ class FeedbackIn(Record):
     regenerate: bool | None = Field(None, description="the user asked for another answer")
     report: bool | None = Field(None, description="the user reported the answer")
     success: bool | None = Field(None, description="whether the task the answer served succeeded")
+    tags: list[TagName] | None = Field(
+        None, min_length=1, max_length=MAX_FEEDBACK_TAGS, description="marks to put on the answer"
+    )
     user: str | None = Field(
         None, min_length=1, max_length=512, description="who says so; hashed, never stored as it is"
     )
@@ -96,9 +112,18 @@ class FeedbackIn(Record):
             raise ValueError("a score is a number from 0 to 1; use `success` for yes or no")
         return value
 
+    @field_validator("tags")
+    @classmethod
+    def _not_ours(cls, tags: list[str] | None) -> list[str] | None:
+        if ours := sorted(marks.OURS.intersection(tags or ())):
+            raise ValueError(f"{', '.join(ours)}: Flywheel puts these tags itself")
+        return tags
+
     @model_validator(mode="after")
     def _says_something(self) -> FeedbackIn:
-        says = ("rating", "score", "correction", "reason", "regenerate", "report", "success")
+        says = (
+            "rating", "score", "correction", "reason", "regenerate", "report", "success", "tags",
+        )  # fmt: skip
         if all(getattr(self, name) is None for name in says):
             raise ValueError(f"feedback must say something: give one of {', '.join(says)}")
         return self
@@ -140,7 +165,7 @@ class Tag(Record):
     """A mark on a row: an appended statement, never a rewrite of the row."""
 
     row_id: str
-    tag: str = Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9_:.-]*$")
+    tag: TagName
     who: str = Field(description="`rule:…`, `operator:…`, `user:<subject>`")
     why: str = ""
     ts: float

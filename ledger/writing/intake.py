@@ -14,7 +14,7 @@ from ledger.dialects import conversation
 from ledger.errors import FlywheelError, RowRefused
 from ledger.hashing import canonical_json
 from ledger.keys.vault import Vault
-from ledger.records import Feedback, FeedbackIn, Interaction
+from ledger.records import Feedback, FeedbackIn, Interaction, Tag
 from ledger.settings import Settings
 from ledger.store import Prepared, Store
 from ledger.writing.frames import Numbers
@@ -140,9 +140,11 @@ class Intake:
         )
 
     def _feedback_row(self, given: FeedbackIn, row_id: str) -> Feedback:
-        fields = given.model_dump(exclude={"id", "choice", "user"})
+        fields = given.model_dump(exclude={"id", "choice", "user", "tags"})
         subject = None if given.user is None else self._vault.subject(given.user)
-        identity = canonical_json([row_id, subject, fields])
+        # Tags count only where there are some: what was sent before there were any is known again.
+        said = [row_id, subject, fields] + ([sorted(given.tags)] if given.tags else [])
+        identity = canonical_json(said)
         return Feedback(
             feedback_id=f"fb-{self._vault.mac('feedback', identity)}",
             row_id=row_id,
@@ -150,6 +152,19 @@ class Intake:
             subject=subject,
             **fields,
         )
+
+    def _tags(self, names: list[str], row: Feedback) -> list[Tag]:
+        """The tags that came with a piece of feedback, but for those with personal data in them.
+
+        A tag is not sealed, so it cannot be forgotten.
+        """
+        kept, _ = self._store.redacted({name: name for name in names})
+        who = f"user:{row.subject or 'unknown'}"
+        return [
+            Tag(row_id=row.row_id, tag=name, who=who, why="sent with feedback", ts=row.ts)
+            for name in dict.fromkeys(names)
+            if kept.get(name) == name
+        ]
 
     # -- out -----------------------------------------------------------------------------
 
@@ -194,6 +209,10 @@ class Intake:
                     row = self._feedback_row(given, row_id)
                     new = self._store.add_feedback(row, connection)
                     body = {"id": row.feedback_id, "row": row_id, "duplicate": not new}
+                    if given.tags:
+                        tags = self._tags(given.tags, row)
+                        self._store.add_tags(tags, connection)
+                        body["tags"] = [tag.tag for tag in tags]
                     answers.append((number, 200, body))
                 elif time.monotonic() < deadline:
                     later.append(waiting)
