@@ -1,13 +1,15 @@
-"""Operators' words, the queue and the review loop, on real ledgers."""
+"""Operators' words, the queue and the review in the terminal, on real ledgers."""
 
 from __future__ import annotations
 
 import pytest
-from curate_rows import add_feedback, add_row, make_settings
+from curate_rows import add_feedback, add_row, decide, make_settings
 
-from curate.corrections import correct, decide
-from curate.queue import QueueItem, ReviewReport, queue, render, review
-from curate.tags import add_tag, sweep
+from curate.decisions import correct, good
+from curate.queue import QueueItem, queue
+from curate.sweep import sweep
+from curate.tags import add_tag
+from curate.terminal import ReviewReport, render, review
 from ledger.errors import ConfigError, RecordError, UnknownRow
 from ledger.store import Store
 
@@ -99,12 +101,12 @@ def test_the_queue_puts_proposals_first_and_newest_first(settings, store):
     add_feedback(store, "down", rating="down", reason="no use")
     add_tag(store, "flagged", "operator_review", "operator:op")
     sweep(settings, store)
-    assert ids(store, settings) == ["new", "old", "down", "flagged", "doubt"]
-    assert ids(store, settings, limit=3) == ["new", "old", "down"]
+    assert ids(store, settings) == ["new", "old", "flagged", "down", "doubt"]
+    assert ids(store, settings, limit=3) == ["new", "old", "flagged"]
     assert ids(store, settings, limit=1) == ["new"]
     correct(store, "doubt", "delivery", "op")
     decide(store, "new", "rejected", "op")
-    assert ids(store, settings) == ["old", "down", "flagged"]
+    assert ids(store, settings) == ["old", "flagged", "down"]
     with pytest.raises(ConfigError):
         queue(store, settings, "nobody", 1)
 
@@ -116,18 +118,20 @@ def test_an_item_brings_what_is_known(settings, store):
     (item,) = queue(store, settings, "support", 5)
     assert item.messages[-1] == {"role": "user", "content": "Where is it?"}
     assert (item.response, item.mean_logprob, item.version) == ("wrong", -4.5, "support@v1")
-    assert [tag.tag for tag in item.tags] == ["low_confidence", "user_negative", "user_edit"]
+    known = {tag.tag for tag in item.tags}
+    assert {"low_confidence", "user_negative", "user_edit"} <= known
     assert item.feedback[0].reason == "off"
     assert item.proposed is not None
     assert item.proposed.text == "delivery"
 
 
+@pytest.mark.sqlite
 def test_a_long_backlog_of_judged_rows_does_not_hide_the_rest(settings, store):
     for number in range(130):
         add_row(store, f"r{number:03}", ts=float(number), mean_logprob=-9)
     sweep(settings, store)
     for number in range(1, 130):
-        add_tag(store, f"r{number:03}", "reviewed", "operator:op")
+        good(store, settings, f"r{number:03}", "op", "operator")
     assert ids(store, settings, limit=2) == ["r000"]
 
 
@@ -180,11 +184,12 @@ def test_the_review_loop(settings, store):
         *("e", "", "e", "refund"),  # two: an empty text, then a good one
         *("r", "not a queue"),  # three
         *("t", "Bad Tag", "t", "odd", "s"),  # four: tagged, then skipped
+        *("u", "s"),  # five is left for four, which is skipped again
         *("r", "a"),  # five: nothing to reject; the answer is good
         *("e", "wrong", "e", "stock"),  # six: says what the answer says, then another
     )
     report = review(store, settings, "support", "op", ask=ask, say=said.append)
-    assert report == ReviewReport(accepted=2, edited=2, rejected=1, tagged=1, skipped=1)
+    assert report == ReviewReport(accepted=2, edited=2, rejected=1, tagged=1, skipped=2, undone=1)
     assert said[-1] == "Nothing more to review."
     now = store.corrections()
     assert {row_id: (c.text, c.decision) for row_id, c in now.items()} == {
@@ -209,6 +214,7 @@ def test_leaving_the_review_keeps_the_row_in_the_queue(settings, store, lines):
     assert ids(store, settings) == ["a"]
 
 
+@pytest.mark.sqlite
 def test_the_review_goes_on_past_the_first_page(settings, store):
     for number in range(120):
         add_row(store, f"r{number:03}", ts=float(number), mean_logprob=-9)
@@ -240,3 +246,31 @@ def test_an_empty_queue_says_so(settings, store):
     assert said == ["Nothing to review."]
     with pytest.raises(RecordError, match="no author"):
         review(store, settings, "support", " ", ask=answers(), say=said.append)
+
+
+@pytest.mark.sqlite
+def test_the_terminal_shows_nothing_that_is_on_a_screen(settings, store):
+    add_row(store, "a", mean_logprob=-9)
+    sweep(settings, store)
+    assert store.claim("support", "ben", seconds=60) == "a"
+    said: list[str] = []
+    review(store, settings, "support", "op", ask=answers("a"), say=said.append)
+    assert said == ["Nothing to review."]
+
+
+@pytest.mark.sqlite
+def test_the_terminal_overwrites_nothing_newer(settings, store):
+    add_row(store, "a")
+    add_feedback(store, "a", correction="delivery")
+    sweep(settings, store)
+    said: list[str] = []
+
+    def ask(prompt):
+        if not store.corrections(decision="accepted"):
+            correct(store, "a", "refund", "ben")  # while op looks at it
+        return "a"
+
+    report = review(store, settings, "support", "op", ask=ask, say=said.append)
+    assert report == ReviewReport()
+    assert "ben has said something" in said[1]
+    assert store.corrections()["a"].text == "refund"

@@ -1,0 +1,122 @@
+"""What is live now: shares, stages, alerts, what waits. Numbers over time are in `series`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from curate.review.looks.series import DAY
+from ledger.database import tables
+from ledger.deployments import Deployment, DeploymentEvent, Deployments, fold, version_name
+from ledger.marks import rank_name
+from ledger.settings import Settings
+from ledger.store import Store
+
+_alerts = tables.alerts
+
+
+class Share(NamedTuple):
+    """A version with traffic. `share` is percent, as set; `seen` of the last day's answers."""
+
+    name: str
+    role: str
+    share: float
+    answers: int
+    seen: float | None
+
+
+class Alert(NamedTuple):
+    """A warning about a window of time; `says` is its report, flat."""
+
+    ts: float
+    kind: str
+    since: float
+    until: float
+    says: dict[str, str]
+
+
+class Waits(NamedTuple):
+    """Rows of the queue: how many, by what brought them."""
+
+    total: int
+    by: dict[str, int]
+
+
+def history(store: Store, alias: str) -> tuple[Deployment, list[DeploymentEvent]]:
+    """What holds now, and all events, oldest first."""
+    events, state = Deployments(store).events(alias), Deployment(alias)
+    for event in events:
+        state = fold(state, event)
+    return state, events
+
+
+def shares(settings: Settings, store: Store, state: Deployment, now: float) -> list[Share]:
+    """Who gets how much of the traffic, as set, and as the last day's answers have it."""
+    base, rows = settings.model.name, tables.interactions
+    parts = [(state.live, "live", 100.0 - state.share)]
+    if state.candidate is not None:
+        parts.append((state.candidate, state.stage, state.share))
+    counts = []
+    with store.reading() as connection:
+        for number, _, _ in parts:
+            query = sa.select(sa.func.count()).where(
+                rows.c.version == version_name(state.alias, number, base),
+                rows.c.ts >= now - DAY,
+            )
+            if len(settings.aliases) > 1:
+                query = query.where(rows.c.alias == state.alias)
+            counts.append(connection.scalar(query) or 0)
+    whole = sum(counts)
+    return [
+        Share(
+            version_name(state.alias, number, base),
+            role,
+            share,
+            count,
+            100 * count / whole if whole else None,
+        )
+        for (number, role, share), count in zip(parts, counts, strict=True)
+    ]
+
+
+def alerts(store: Store, alias: str, limit: int = 20) -> list[Alert]:
+    """The newest alerts, newest first."""
+    query = (
+        sa.select(_alerts)
+        .where(_alerts.c.alias == alias)
+        .order_by(_alerts.c.ts.desc(), _alerts.c.seq.desc())
+        .limit(limit)
+    )
+    with store.reading() as connection:
+        return [
+            Alert(row.ts, row.kind, row.since, row.until, flat(row.report))
+            for row in connection.execute(query)
+        ]
+
+
+def waits(store: Store, alias: str) -> Waits:
+    """What waits for eyes."""
+    by = {rank_name(rank): count for rank, count in sorted(store.waiting(alias).items())}
+    return Waits(sum(by.values()), by)
+
+
+def flat(report: str) -> dict[str, str]:
+    """The numbers and words of a JSON object; lists and objects within as JSON."""
+    try:
+        found: Any = json.loads(report)
+    except ValueError:
+        return {"report": "damaged"}
+    if not isinstance(found, dict):
+        return {"report": json.dumps(found, ensure_ascii=False)}
+    return {str(key): word(value) for key, value in found.items() if value is not None}
+
+
+def word(value: Any) -> str:
+    """A JSON value in a line."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value, ensure_ascii=False)
