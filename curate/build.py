@@ -1,40 +1,33 @@
-"""The dataset of a run: every accepted correction of an alias, frozen with its provenance.
+"""The dataset of a run: accepted corrections of an alias and good answers, frozen.
 
     python -m curate.build --config C --alias A --run DIR
 
-Freezes `DIR/dataset` (see `ledger.dataset`). A gold question is never in it, whatever its
-case, spaces and punctuation. What is left out stands in the manifest, by reason.
-
-Does not find near-duplicates, and splits nothing.
+Takes over what is new (feedback, tags, clusters), chooses the pairs (`curate.select`) and
+freezes `DIR/dataset` (`ledger.dataset`). The cost follows what is new: what was looked at before
+is known (`curate.candidates`), and a pair that stood in the last dataset is taken over with its
+seal. What is left out stands in the manifest and in the ledger, by reason.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from curate.tags import sweep
+import sqlalchemy as sa
+
 from ledger import dataset
-from ledger.dataset import DatasetManifest, Pair
-from ledger.errors import ConfigError, DatasetError, FlywheelError, RedactionFailed
-from ledger.gold import load_gold, question_key
-from ledger.records import Correction, DatasetRecord, Interaction
-from ledger.redact import Redactor
-from ledger.settings import Privacy, Settings, load
+from ledger.database import tables
+from ledger.dataset import Copy, DatasetManifest, Pair
+from ledger.errors import DatasetError, FlywheelError
+from ledger.records import DatasetRecord
+from ledger.settings import Settings, load
 from ledger.store import Store, now
 
-GOLD = "gold question"
-NO_TEXT = "text not stored"
-COMPLETION = "text completion without a chat template"
-PREFILLED = "prompt ends with the start of an answer"
-BROKEN = "text with half of a surrogate pair"
-EMPTY = "empty correction"
-DUPLICATE = "same question and answer as another pair"
-NAMES = "the detector of names failed"
-CONTRADICTED = "another correction of the same question holds"
+_ATTEMPTS = 5  # builds that are begun again because somebody was forgotten meanwhile
 
 
 class Pool(NamedTuple):
@@ -44,70 +37,19 @@ class Pool(NamedTuple):
     left_out: dict[str, list[str]]
 
 
-class _Candidate(NamedTuple):
-    row: Interaction
-    correction: Correction
-    text: str
-    age: int  # position among all corrections, the newest last
-
-
 def collect(settings: Settings, store: Store, alias: str) -> Pool:
-    """All pairs that the accepted corrections of an alias make.
-
-    Where corrections of one question differ, the newest one by an operator holds, else the
-    newest. The same question with the same answer is kept once, as its first row.
+    """All pairs that a dataset of the alias would have now, opened.
 
     Raises:
-        ConfigError: there is no such alias.
-        GoldError: a gold set of the alias cannot be read; nothing is built without it.
+        ConfigError, GoldError: see `curate.plan.plan`.
     """
-    paths = settings.alias(alias).gate.gold
-    gold = {question_key(question.messages) for question in (load_gold(paths) if paths else ())}
-    accepted = store.corrections(decision="accepted")
-    ages = {row_id: age for age, row_id in enumerate(accepted)}
-    left_out: dict[str, list[str]] = {}
-    questions: dict[str, list[_Candidate]] = {}
-    rows = sorted(
-        store.interactions(alias=alias, row_ids=list(accepted)),
-        key=lambda row: (row.ts, row.row_id),
-    )
-    for row in rows:
-        correction = accepted[row.row_id]
-        text = correction.text.strip()
-        if not row.stored_text or not row.messages:
-            reason = NO_TEXT
-        elif row.api == "completions":
-            reason = COMPLETION
-        elif row.messages[-1].get("role") == "assistant":
-            reason = PREFILLED
-        elif not text:
-            reason = EMPTY
-        elif not _encodable([row.messages, row.tools, row.response, text]):
-            reason = BROKEN
-        elif (key := question_key(row.messages)) in gold:
-            reason = GOLD
-        else:
-            questions.setdefault(key, []).append(
-                _Candidate(row, correction, text, ages[row.row_id])
-            )
-            continue
-        left_out.setdefault(reason, []).append(row.row_id)
-    kept = []
-    for candidates in questions.values():
-        holds = max(candidates, key=lambda one: (one.correction.source == "operator", one.age))
-        first, *others = [one for one in candidates if one.text == holds.text]
-        kept.append(first)
-        left_out.setdefault(DUPLICATE, []).extend(one.row.row_id for one in others)
-        left_out.setdefault(CONTRADICTED, []).extend(
-            one.row.row_id for one in candidates if one.text != holds.text
-        )
-    kept.sort(key=lambda one: (one.row.ts, one.row.row_id))
-    tags = store.tags([one.row.row_id for one in kept])
-    pairs = [_pair(one, sorted({tag.tag for tag in tags.get(one.row.row_id, [])})) for one in kept]
-    if settings.privacy.names_before_training:
-        pairs, failed = _without_names(settings.privacy, pairs)
-        left_out[NAMES] = failed
-    return Pool(pairs, {reason: ids for reason, ids in left_out.items() if ids})
+    from curate.pairs import pairs
+    from curate.plan import plan
+
+    made = plan(settings, store, alias)
+    left_out = {reason: list(ids) for reason, ids in made.selection.left_out.items()}
+    found = [pair for pair in pairs(settings, store, made, left_out) if isinstance(pair, Pair)]
+    return Pool(found, left_out)
 
 
 def build(settings: Settings, store: Store, alias: str, run_dir: Path) -> DatasetManifest:
@@ -129,13 +71,9 @@ def build(settings: Settings, store: Store, alias: str, run_dir: Path) -> Datase
                 f"{folder} holds pairs of {manifest.alias!r}, asked for {alias!r}",
                 remedy="Name another run folder.",
             )
+        row_ids = [pair.row_id for pair in pairs]
     else:
-        pairs, left_out = collect(settings, store, alias)
-        if not pairs:
-            raise nothing_to_train_on(alias, left_out)
-        manifest = dataset.freeze(
-            folder, store=store, alias=alias, pairs=pairs, created=now(), left_out=left_out
-        )
+        manifest, row_ids = _freeze(settings, store, alias, folder)
     # Also for a folder that was complete: the last run may have died between the two.
     store.add_dataset(
         DatasetRecord(
@@ -144,18 +82,92 @@ def build(settings: Settings, store: Store, alias: str, run_dir: Path) -> Datase
             alias=alias,
             path=str(folder),
             pairs=manifest.pairs,
-            row_ids=[pair.row_id for pair in pairs],
+            row_ids=row_ids,
+            report=manifest.report,
         )
     )
+    reasons_of = {row_id: why for why, ids in manifest.left_out.items() for row_id in ids}
+    store.add_left_out(alias, manifest.dataset_id, reasons_of)
     return manifest
+
+
+class _Again(Exception):
+    """Somebody was forgotten while pairs were sealed: theirs may have got a new key."""
+
+
+def _freeze(
+    settings: Settings, store: Store, alias: str, folder: Path
+) -> tuple[DatasetManifest, list[str]]:
+    """Write the dataset; its manifest and the rows in it."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return _attempt(settings, store, alias, folder)
+        except _Again:
+            (folder / dataset.PAIRS).unlink()
+    raise DatasetError(
+        f"no dataset of {alias!r} was finished: somebody was forgotten each time",
+        remedy="Run it again when `flywheel forget` is done.",
+    )
+
+
+def _attempt(
+    settings: Settings, store: Store, alias: str, folder: Path
+) -> tuple[DatasetManifest, list[str]]:
+    from curate import card
+    from curate.pairs import Lines, pairs
+    from curate.plan import plan
+
+    forgotten = _forgotten(store)
+    made = plan(settings, store, alias)
+    selection, parent = made.selection, made.parent
+    left_out = {reason: list(ids) for reason, ids in selection.left_out.items()}
+    if not selection.chosen:
+        raise nothing_to_train_on(alias, left_out)
+    lines = Lines(parent, sealed=settings.privacy.seal)
+    row_ids: list[str] = []
+
+    def taken() -> Iterator[Pair | Copy]:
+        for one in pairs(settings, store, made, left_out, lines):
+            row_ids.append(one.line["row_id"] if isinstance(one, Copy) else one.row_id)
+            yield one
+
+    def counted() -> dict[str, Any]:
+        # All is sealed, and the manifest is not there yet.
+        if _forgotten(store) != forgotten:
+            raise _Again
+        if not row_ids:
+            raise nothing_to_train_on(alias, left_out)
+        there = set(row_ids)
+        chosen = [one for one in selection.chosen if one.candidate.row_id in there]
+        return card.report(
+            selection._replace(chosen=chosen, left_out=left_out),
+            settings=settings,
+            tags=made.tags,
+            clusters=made.clusters,
+            names=made.names,
+            new=len(row_ids) - lines.copied,
+        )
+
+    manifest = dataset.freeze(
+        folder,
+        store=store,
+        alias=alias,
+        pairs=taken(),
+        created=now(),
+        left_out=left_out,
+        parent=parent.dataset_id if parent else None,
+        report=counted,
+        card=card.text,
+    )
+    return manifest, row_ids
 
 
 def nothing_to_train_on(alias: str, left_out: dict[str, list[str]]) -> DatasetError:
     """The error of an alias without pairs."""
-    reasons = "; ".join(f"{reason}: {len(ids)}" for reason, ids in left_out.items())
+    why = "; ".join(f"{reason}: {len(ids)}" for reason, ids in left_out.items())
     return DatasetError(
         f"no accepted correction of {alias!r} makes a training pair",
-        rule=f"Left out: {reasons}." if reasons else "",
+        rule=f"Left out: {why}." if why else "",
         remedy="Accept or write corrections with `flywheel review`, or send them by "
         "POST /v1/feedback; users' corrections count at once where curate.trusted_sources "
         "has `user`.",
@@ -166,64 +178,40 @@ def summary(manifest: DatasetManifest) -> str:
     """What was frozen, in a few lines."""
     lines = [f"{manifest.pairs} pairs for {manifest.alias} · {manifest.dataset_id}"]
     lines += [f"  from {source:<10} {count:>6}" for source, count in manifest.sources.items()]
+    if held := manifest.splits.get("heldout"):
+        lines.append(f"  held out        {held:>6}")
+    if good := manifest.kinds.get("replay"):
+        lines.append(f"  good before     {good:>6}")
     lines += [f"  left out {len(ids):>6}  {why}" for why, ids in manifest.left_out.items()]
     return "\n".join(lines)
 
 
-def _encodable(value: Any) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _forgotten(store: Store) -> int:
+    """Number of the last time that somebody was forgotten."""
+    with store.reading() as connection:
+        return connection.scalar(sa.select(sa.func.max(tables.forgotten.c.seq))) or 0
 
 
-def _without_names(privacy: Privacy, pairs: list[Pair]) -> tuple[list[Pair], list[str]]:
-    """Pairs as a detector of names leaves them, and the rows that it failed on.
+def prepare(settings: Settings, store: Store, alias: str) -> dict[str, float]:
+    """Take over what is new before choosing: feedback, tags, clusters.
 
-    Rows may be older than the detector: each pair passes it here, whatever was done before.
+    Returns:
+        The seconds that each part took.
     """
-    if privacy.names == "none":
-        raise ConfigError(
-            "privacy.names_before_training is on, and privacy.names is none",
-            rule="No pair is trained on that no detector of names has seen.",
-            remedy="Set privacy.names to spacy or presidio, or switch the rule off.",
-        )
-    redactor = Redactor.of(privacy.model_copy(update={"redaction": "balanced"}))
-    assert redactor is not None
-    seen, failed = [], []
-    for pair in pairs:
-        conversation = redactor.conversation()
-        try:
-            found = {
-                name: conversation.redact(getattr(pair, name))
-                for name in ("messages", "tools", "chat_template_kwargs", "rejected")
-            }
-        except RedactionFailed:
-            failed.append(pair.row_id)
-            continue
-        seen.append(pair.model_copy(update=found))
-    return seen, failed
+    from curate.clusters import update
+    from curate.sweep import sweep
 
-
-def _pair(one: _Candidate, tags: list[str]) -> Pair:
-    row = one.row
-    return Pair(
-        row_id=row.row_id,
-        messages=[*(row.messages or []), {"role": "assistant", "content": one.text}],
-        tools=row.tools,
-        chat_template_kwargs=row.chat_template_kwargs,
-        template_hash=row.template_hash,
-        source=one.correction.source,
-        author=one.correction.author,
-        answered_by=row.version,
-        rejected=row.response,
-        tags=tags,
-    )
+    seconds, started = {}, time.perf_counter()
+    sweep(settings, store)
+    seconds["sweep"] = time.perf_counter() - started
+    started = time.perf_counter()
+    update(settings, store, alias)
+    seconds["clusters"] = time.perf_counter() - started
+    return seconds
 
 
 def main(words: list[str] | None = None) -> int:
-    """The command. Takes over new feedback first; returns the exit code."""
+    """The command. Takes over what is new first; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m curate.build", description=__doc__)
     parser.add_argument("--config", required=True, type=Path, help="configuration file")
     parser.add_argument("--alias", required=True, help="whose corrections")
@@ -233,14 +221,17 @@ def main(words: list[str] | None = None) -> int:
         settings = load(given.config)
         store = Store.open(settings)
         try:
-            sweep(settings, store)
+            seconds = prepare(settings, store, given.alias)
+            started = time.perf_counter()
             manifest = build(settings, store, given.alias, given.run)
+            seconds["dataset"] = time.perf_counter() - started
         finally:
             store.close()
     except FlywheelError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     print(summary(manifest))
+    print("  " + ", ".join(f"{part} {taken:.1f} s" for part, taken in seconds.items()))
     return 0
 
 

@@ -1,35 +1,38 @@
-"""Accepted corrections in the form of OpenAI's chat fine-tuning: one JSON object a line.
+"""The pairs of an alias in the form that a trainer takes: one JSON object a line.
 
-    {"messages": [{"role": "user", …}, {"role": "assistant", …}], "tools": […]}
-
-`tools` is there where the request had some. The same rows are left out as from a dataset.
+The same pairs as in a dataset that is built now; `curate.views` says what the forms are.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from curate import reasons
 from curate.build import Pool, collect, nothing_to_train_on
+from curate.views import VIEWS
 from ledger.errors import LedgerError, RegistryError, UsageError
 from ledger.files import write_jsonl
 from ledger.registry import TRAINING_DATA, Registry
 from ledger.settings import Settings
 from ledger.store import Store
 
-FORMATS = ("sft",)
+FORMATS = tuple(VIEWS)
 
 
-def rows(pool: Pool) -> Iterator[dict[str, Any]]:
-    """The lines of a pool, as JSON values."""
-    for pair in pool.pairs:
-        yield {"messages": pair.messages} | ({"tools": pair.tools} if pair.tools else {})
+def export(
+    store: Store,
+    settings: Settings,
+    alias: str,
+    format: str = "sft",
+    *,
+    out: Path,
+    split: str | None = None,
+) -> Pool:
+    """Write the pairs of an alias to `out`, whole or not at all.
 
-
-def export(store: Store, settings: Settings, alias: str, format: str = "sft", *, out: Path) -> Pool:
-    """Write the accepted corrections of an alias to `out`, whole or not at all.
+    Args:
+        split: only pairs that are trained on (`train`) or not (`heldout`); all unless given.
 
     Returns:
         What was written, and what was left out by reason.
@@ -42,21 +45,37 @@ def export(store: Store, settings: Settings, alias: str, format: str = "sft", *,
     """
     if format not in FORMATS:
         raise UsageError(f"no export format {format!r}", rule=f"There is: {', '.join(FORMATS)}.")
-    pool = collect(settings, store, alias)
-    if not pool.pairs:
-        raise nothing_to_train_on(alias, pool.left_out)
-    write_jsonl(out, rows(pool))
-    return pool
+    pool, view = collect(settings, store, alias), VIEWS[format]
+    pairs, left_out = [], dict(pool.left_out)
+    for pair in pool.pairs:
+        if split not in (None, pair.split):
+            continue
+        if next(view(pair), None) is None:
+            left_out.setdefault(reasons.NOT_REJECTED, []).append(pair.row_id)
+        else:
+            pairs.append(pair)
+    if not pairs:
+        raise nothing_to_train_on(alias, left_out)
+    write_jsonl(out, (line for pair in pairs for line in view(pair)))
+    return Pool(pairs, left_out)
 
 
-def export_version(store: Store, settings: Settings, alias: str, version: int, *, out: Path) -> int:
-    """Write what a version was trained on, opened, in the same form; returns the lines.
+def export_version(
+    store: Store, settings: Settings, alias: str, version: int, format: str = "sft", *, out: Path
+) -> int:
+    """Write what a version was trained on, opened; returns the number of pairs.
 
     Lines of people who were forgotten are not there any more.
 
     Raises:
+        UsageError: the format needs answers that were rejected; a version has none.
         RegistryError: there is no such version, or its training data is damaged.
     """
+    if format != "sft":
+        raise UsageError(
+            f"a version keeps what it was trained on, which is no {format}",
+            rule="Only `--format sft` goes with --version.",
+        )
     found = Registry(settings.registry).get(alias, version)
     file = found.path / TRAINING_DATA
     try:

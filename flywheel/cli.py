@@ -11,9 +11,14 @@ from pathlib import Path
 
 import click
 
-from curate.queue import QueueItem
 from flywheel import __version__
+from flywheel.cli_clusters import clusters
+from flywheel.cli_dataset import dataset, export
+from flywheel.cli_distill import distill
+from flywheel.cli_import import import_
 from flywheel.cli_privacy import forget, keys
+from flywheel.cli_review import review
+from flywheel.cli_tag import acceptance, tag
 from flywheel.console import Context, alias_argument, json_option, show
 from flywheel.hardware import has_cuda
 from ledger.deployments import Change, name_or_none, version_name
@@ -199,84 +204,16 @@ def _show_change(shared: Context, done: Change, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("row")
-@click.argument("tag")
-@click.option("--because", default="", help="Why; recorded.")
-@click.pass_obj
-def tag(shared: Context, row: str, tag: str, because: str) -> None:
-    """Put a tag on a logged answer (ROW is the completion's id)."""
-    from curate.tags import add_tag
-    from flywheel.rollout import operator
-
-    new = add_tag(shared.store, row, tag, operator(), because)
-    click.echo(f"{row} is tagged {tag}" if new else f"{row} had this tag from you already")
-
-
-@cli.command()
-@click.argument("row")
 @click.argument("text")
 @click.option("--because", default="", help="Why; recorded.")
 @click.pass_obj
 def correct(shared: Context, row: str, text: str, because: str) -> None:
     """Say what an answer should have been (ROW is the completion's id)."""
-    from curate.corrections import correct as say_right
+    from curate.decisions import correct as say_right
     from flywheel.rollout import operator
 
     say_right(shared.store, row, text, operator().removeprefix("operator:"), because)
     click.echo(f"{row} is corrected; the next retrain learns it")
-
-
-@cli.command()
-@alias_argument
-@click.option("--list", "only_list", is_flag=True, help="Show the queue and stop.")
-@click.option("--limit", default=20, show_default=True, help="Most rows.")
-@json_option
-@click.pass_obj
-def review(shared: Context, alias: str | None, only_list: bool, limit: int, as_json: bool) -> None:
-    """Go through the answers that need eyes: accept, edit, reject, tag."""
-    from curate import queue
-    from curate.tags import sweep
-    from flywheel.rollout import operator
-
-    name = shared.alias(alias)
-    sweep(shared.settings, shared.store)
-    if as_json or only_list:
-        items = queue.queue(shared.store, shared.settings, name, limit)
-        shown = [queue.as_json(item) for item in items]
-        show(shown, as_json=as_json, text=lambda: _queue_text(items))
-        return
-    author = operator().removeprefix("operator:")
-    done = queue.review(shared.store, shared.settings, name, author)
-    click.echo(", ".join(f"{count} {what}" for what, count in done._asdict().items()))
-
-
-def _queue_text(items: list[QueueItem]) -> str:
-    from curate.queue import render
-
-    return "\n\n".join(map(render, items)) or "nothing waits"
-
-
-@cli.command()
-@alias_argument
-@click.option("--format", "form", type=click.Choice(["sft"]), default="sft", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
-@click.option("--version", type=int, metavar="N", help="What this version was trained on instead.")
-@click.pass_obj
-def export(shared: Context, alias: str | None, form: str, out: Path, version: int | None) -> None:
-    """Write the accepted corrections as a training file (OpenAI's chat JSONL)."""
-    from curate.export import export as write
-    from curate.export import export_version
-    from curate.tags import sweep
-
-    name = shared.alias(alias)
-    if version is not None:
-        count = export_version(shared.store, shared.settings, name, version, out=out)
-        click.echo(f"{count} pairs of {name}@v{version} in {out}")
-        return
-    sweep(shared.settings, shared.store)
-    pool = write(shared.store, shared.settings, name, form, out=out)
-    click.echo(f"{len(pool.pairs)} pairs in {out}")
-    for reason, rows in sorted(pool.left_out.items()):
-        click.echo(f"  left out, {reason}: {len(rows)}")
 
 
 @cli.command()
@@ -349,8 +286,10 @@ def _choose_config(context: click.Context, _parameter: click.Parameter, file: st
         context.obj = Context(file)
 
 
-cli.add_command(forget)
-cli.add_command(keys)
+for _command in (
+    *(acceptance, clusters, dataset, distill, export, forget, import_, keys, review, tag),
+):
+    cli.add_command(_command)
 
 for _command in cli.commands.values():
     # So that it may stand behind the command too: `flywheel serve --config configs/gpu.yaml`.

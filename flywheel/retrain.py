@@ -85,7 +85,7 @@ def retrain(
         steps = _Steps(run, ["--config", config, "--run", str(run)], say)
         of_alias = ["--alias", alias]
 
-        from curate.tags import sweep
+        from curate.sweep import sweep
 
         sweep(settings, store)
         steps.do("curate", "curate.build", of_alias, done="dataset/manifest.json")

@@ -12,12 +12,17 @@ from typing import Any
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` to a temporary file beside `path`, fsync it, rename it over `path`."""
+    _write(path, [data], mode)
+
+
+def _write(path: Path, parts: Iterable[bytes], mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "wb") as handle:
             os.fchmod(handle.fileno(), mode)
-            handle.write(data)
+            for part in parts:
+                handle.write(part)
             handle.flush()
             os.fsync(handle.fileno())
         Path(temporary).replace(path)
@@ -32,9 +37,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write one JSON value a line, atomically."""
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomic(path, lines.encode())
+    """Write one JSON value a line, atomically; the values are taken one by one."""
+    _write(path, ((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows))
 
 
 def read_json(path: Path) -> Any:

@@ -119,19 +119,30 @@ def gold_hash(questions: Sequence[GoldQuestion]) -> str:
 
 
 def question_key(messages: Sequence[dict[str, Any]]) -> str:
-    """`fw1:question:…`: the same for two prompts that ask the same thing.
-
-    Case, white space and punctuation do not count, nor do system messages (a product rewords
-    its prompt, the question stays), nor an answer at the end. Earlier turns do count. Personal
-    data is redacted first, so that a stored row and the gold question it came from agree.
+    """`fw1:question:…`: the same for two prompts that ask the same thing; see `question_turns`.
 
     Args:
         messages: a chat prompt, with or without its answer.
     """
+    return turns_key(question_turns(messages))
+
+
+def turns_key(turns: list[list[Any]]) -> str:
+    """`question_key` of the turns that `question_turns` found."""
+    return content_hash("question", turns)
+
+
+def question_turns(messages: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    """What a prompt asks: for each turn its role, its folded text and the calls in it.
+
+    Case, white space and punctuation do not count, nor do system messages (a product rewords
+    its prompt, the question stays), nor an answer at the end. Earlier turns do count. Personal
+    data is redacted first, so that a stored row and the gold question it came from agree.
+    """
     turns = [m for m in messages if m.get("role") not in ("system", "developer")]
     while turns and turns[-1].get("role") == "assistant":
         turns.pop()
-    return content_hash("question", [_folded_turn(_bare(redact(message))) for message in turns])
+    return [_folded_turn(_bare(redact(message))) for message in turns]
 
 
 def _bare(value: Any) -> Any:

@@ -98,6 +98,15 @@ def store(settings: Settings) -> Iterator[Store]:
     opened.close()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium. Not for the whole run: tests with event loops could not run beside it."""
+    from browser import launched
+
+    with launched() as started:
+        yield started
+
+
 # -- real servers, started once for all tests that use them -------------------------------------
 
 
@@ -131,7 +140,12 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path,
         model,
         home / "var",
         aliases={"support": {"gate": {"gold": [str(home / "gold.jsonl")]}}},
-        curate={"trusted_sources": ["user", "operator"]},
+        curate={
+            "trusted_sources": ["user", "operator"],
+            # The users of the tests just came, and their questions differ in a number.
+            "acceptance": {"new_subject_hours": 0},
+            "dataset": {"near_duplicate": 1},
+        },
         train={"epochs": 8, "checkpoint_steps": 2},
         serve={"vllm": VLLM, "env": ENVIRONMENT, "max_lora_rank": 8},
         ledger={"url": f"sqlite:///{home}/var/ledger.db"},

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from curate import decisions
 from ledger.records import Feedback, Interaction
 from ledger.settings import Settings, parse
 from ledger.store import Store
@@ -66,3 +67,12 @@ def add_feedback(store: Store, row_id: str, **fields: Any) -> None:
     values: dict[str, Any] = {"ts": 2000.0, "subject": "s1"} | fields
     identity = hashlib.sha256(content.encode()).hexdigest()
     store.add_feedback(Feedback(feedback_id=identity, row_id=row_id, **values))
+
+
+def decide(store: Store, row_id: str, decision: str, who: str, why: str = "") -> None:
+    """Say as an operator yes or no to what is proposed."""
+    say = {"accepted": decisions.accept, "rejected": decisions.reject}[decision]
+    plain = parse(
+        {"model": {"name": "base", "path": "nowhere"}, "aliases": {"support": {}}}, name="test"
+    )
+    say(store, plain, row_id, who, "operator", why=why)

@@ -9,7 +9,7 @@ import pytest
 from conftest import MakeSettings
 from tiny import build_tiny_model
 
-from benchmarks import capture, report, swap
+from benchmarks import capture, curate, report, swap
 from benchmarks.adapters import RANK, publish_random_adapter
 from benchmarks.load import Load
 from ledger.fingerprint import base_fingerprint
@@ -110,3 +110,14 @@ def test_random_adapters_are_servable_versions_that_depend_on_their_seed(
     names = load_file(one.path / WEIGHTS)
     assert len(names) == 2 * 7 * 2  # A and B of seven modules in two layers
     assert all(abs(array).sum() > 0 for array in names.values())
+
+
+def test_the_benchmark_of_curation_builds_twice_and_opens_the_page(tmp_path: Path) -> None:
+    numbers = curate.measure(tmp_path, 2000, 20)
+    assert (numbers["rows"], numbers["corrections"]) == (2000, 40)
+    assert 30 <= numbers["pairs"] <= 40
+    assert 15 <= numbers["incremental_pairs"] <= 20
+    assert numbers["queue_rows"] > 30
+    for name in ("build_seconds", "incremental_seconds", "peak_gb", "queue_page_ms"):
+        assert numbers[name] > 0, name
+    assert "queue page, p50, ms" in curate.table_of(numbers)

@@ -148,7 +148,7 @@ def answer(settings: Settings, row_id: str = "chatcmpl-1") -> None:
         ["promote", "--share", "101"],
         ["promote", "--share", "many"],
         ["tag", "row"],
-        ["export", "--format", "dpo", "--out", "x"],
+        ["export", "--format", "parquet", "--out", "x"],
         ["promote", "--version", "four"],
         ["promote"],
         ["rollback"],

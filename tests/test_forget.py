@@ -15,8 +15,8 @@ from conftest import MakeSettings
 from test_registry import write_adapter
 
 from curate.build import build, collect
-from curate.corrections import correct
-from curate.tags import sweep
+from curate.decisions import correct
+from curate.sweep import sweep
 from flywheel.cli import cli
 from flywheel.forget import forget, subject_of, text, trained_on_forgotten
 from flywheel.status import status, status_text
@@ -79,7 +79,9 @@ def filled(settings: Settings, store: Store, subjects: dict[str, str]) -> Store:
 
 
 def trusting(settings: Settings) -> Any:
-    return settings.curate.model_copy(update={"trusted_sources": ("user", "operator")})
+    known = settings.curate.acceptance.model_copy(update={"new_subject_hours": 0})
+    trusted = {"trusted_sources": ("user", "operator"), "acceptance": known}
+    return settings.curate.model_copy(update=trusted)
 
 
 def version_of(settings: Settings, store: Store, run: Path) -> Version:

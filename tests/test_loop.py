@@ -37,6 +37,9 @@ def test_the_loop_turns(tmp_path: Path) -> None:
     assert report["mixed_version_responses"] == 0
     assert report["rows_logged"] == report["requests"] >= 300
     assert report["corrections"] == report["pairs"] + _left_out(tmp_path)
+    # Who only voted taught nothing; their answers wait for a person.
+    assert report["votes"] > 0
+    assert report["waiting"] >= report["votes"]
     assert report["gold_base"] <= 0.1
     # Measured: see benchmarks/RESULTS.md. 80 questions leave room for 9 points of chance.
     assert report["gold_live"] >= 0.7

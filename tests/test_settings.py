@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -199,6 +200,8 @@ def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
         key = f"{prefix}{name}"
         if get_origin(inner) is dict:
             inner, key = get_args(inner)[1], f"{key}.<alias>"
+        elif get_origin(inner) is types.UnionType:  # a section that may be absent
+            inner = get_args(inner)[0]
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from _fields(inner, f"{key}.")
         else:

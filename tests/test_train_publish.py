@@ -36,6 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     model = build_tiny_model(folder / "model")
     pairs = make_pairs(12)
     pairs[2] = pairs[2].model_copy(update={"template_hash": "fw1:template:old"})
+    pairs += [pair.model_copy(update={"split": "heldout"}) for pair in make_pairs(13)[12:]]
     freeze_open(
         folder / "run",
         alias="support",
@@ -77,7 +78,7 @@ def test_a_version_is_whole_and_says_where_it_comes_from(settings: Settings, run
     lines = [json.loads(line) for line in text.splitlines()]
     with closing(Store.open(settings)) as store:
         rows = [row or {} for row in store.opened_lines(lines, "training_data.jsonl")]
-    assert len(rows) == 11  # the row that was left out is not there
+    assert len(rows) == 11  # what was left out or held out is not there
     assert "chatcmpl-002" not in {row["row_id"] for row in rows}
     assert rows[0]["messages"][-1] == {"role": "assistant", "content": "billing"}
     assert all("author" not in row and "rejected" not in row for row in rows)

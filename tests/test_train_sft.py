@@ -60,10 +60,11 @@ def same(one: Path, other: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
-    """One training that was not interrupted: 40 pairs, 3 epochs of 5 steps."""
+    """One training that was not interrupted: 40 pairs, 4 held out, 3 epochs of 5 steps."""
     folder = tmp_path_factory.mktemp("trained")
     settings = tiny_settings(model, folder / "var", train={"epochs": 3, "checkpoint_steps": 4})
-    run = new_run(folder / "run", make_pairs(40))
+    held = [pair.model_copy(update={"split": "heldout"}) for pair in make_pairs(44)[40:]]
+    run = new_run(folder / "run", [*held[:2], *make_pairs(40), *held[2:]])
     steps: list[StepReport] = []
     found = train(settings, run, steps.append)
     assert [step.step for step in steps] == list(range(1, 16))
@@ -79,6 +80,9 @@ def test_training_learns_and_says_what_it_did(trained: tuple[Path, TrainResult])
     assert found.sources == {"operator": 14, "user": 26}
     assert found.tokens == 3 * found.lengths["total"]
     assert found.end_of_turn == "<|im_end|>"
+    assert found.heldout is not None
+    assert found.heldout["pairs"] == 4
+    assert found.heldout["after"] < found.heldout["before"] - 1
     assert TrainResult.model_validate_json((run / "train.json").read_text()) == found
     assert sorted(p.name for p in (run / "adapter").iterdir()) == [
         "adapter_config.json",
@@ -101,9 +105,11 @@ def test_a_seed_gives_one_adapter_and_a_finished_run_is_not_trained_again(
     trained: tuple[Path, TrainResult], settings: Settings, tmp_path: Path
 ) -> None:
     first, found = trained
+    # Without the pairs that were held out there: they changed nothing.
     run = new_run(tmp_path / "run", make_pairs(40))
     again = train(settings, run, lambda step: None)
     assert again.loss == pytest.approx(found.loss, rel=1e-4)
+    assert again.heldout is None
     assert same(first, run)
 
     def never(step: StepReport) -> None:

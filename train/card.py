@@ -66,6 +66,7 @@ def card(
         ("number format", result.dtype),
         ("seed", f"{result.seed}"),
         ("loss, first to last step", f"{result.loss[0]:.4f} to {result.loss[-1]:.4f} nats a token"),
+        ("loss on held-out pairs", _heldout(result)),
         ("time", f"{result.seconds:.0f} s, {result.tokens_per_second:.0f} tokens/s"),
         ("hardware", _hardware(result)),
         ("software", ", ".join(f"{key} {value}" for key, value in result.versions.items())),
@@ -99,6 +100,16 @@ def card(
 def _table(head: tuple[str, str], rows: Sequence[tuple[str, object]]) -> str:
     lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
     return "\n".join([*lines, *(f"| {left} | {right} |" for left, right in rows)])
+
+
+def _heldout(result: TrainResult) -> str:
+    found = result.heldout
+    if found is None:
+        return "none were held out"
+    return (
+        f"{found['before']:.4f} before, {found['after']:.4f} nats a token after "
+        f"({found['pairs']:.0f} pairs)"
+    )
 
 
 def _hardware(result: TrainResult) -> str:

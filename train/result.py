@@ -35,6 +35,11 @@ class TrainResult(BaseModel):
     dtype: str
     steps: int
     loss: list[float] = Field(description="of each step, nats a token")
+    heldout: dict[str, float] | None = Field(
+        None,
+        description="loss on pairs that were held out, `before` of the base model and `after` with "
+        "the adapter, nats a token of their answers; None where nothing was held out",
+    )
     tokens: int = Field(description="tokens seen, all epochs, padding not counted")
     seconds: float = Field(description="time in steps, over all parts of an interrupted run")
     tokens_per_second: float

@@ -3,7 +3,8 @@
     python -m train.sft --config C --run DIR
 
 reads DIR/dataset, writes DIR/checkpoints while it runs, then DIR/adapter, and DIR/train.json
-last. Exit codes: 0 done, 1 broken, 2 usage, 130 interrupted; the same command again resumes.
+last. Pairs that are held out are not trained on; the loss on them is in train.json. Exit codes:
+0 done, 1 broken, 2 usage, 130 interrupted; the same command again resumes.
 Every round starts from the base model. Whether the adapter is any good is the gate's business.
 """
 
@@ -30,7 +31,7 @@ from ledger.registry import WEIGHTS
 from ledger.settings import Settings
 from ledger.settings import load as load_settings
 from ledger.store import Store
-from train import base, data, order, result
+from train import base, data, heldout, order, result
 from train.progress import Show, StepReport, Stop, stop_on_signals
 from train.result import TrainResult
 
@@ -68,11 +69,13 @@ def train(
     """
     with stop_on_signals() as stop, Show() as show:
         with closing(Store.open(settings)) as store:
-            manifest, pairs = load_dataset(run_dir / "dataset", store)
+            manifest, frozen = load_dataset(run_dir / "dataset", store)
+        pairs = [pair for pair in frozen if pair.split == "train"]
+        held = [pair for pair in frozen if pair.split == "heldout"][: heldout.MOST]
         if done := _finished(run_dir, manifest):
             return done
         folder = model_folder(settings, fetch=True)
-        prepared, recipe = _prepare(settings, folder, manifest, pairs, leave_out)
+        prepared, held_rows, recipe = _prepare(settings, folder, manifest, pairs, held, leave_out)
         if on_step is None:
             assert prepared.lengths is not None
             show.say(
@@ -87,6 +90,7 @@ def train(
                 manifest,
                 pairs,
                 prepared,
+                held_rows,
                 recipe,
                 stop,
                 on_step or show.step,
@@ -121,16 +125,17 @@ def _prepare(
     folder: Path,
     manifest: DatasetManifest,
     pairs: list[Pair],
+    held: list[Pair],
     leave_out: bool,
-) -> tuple[data.Prepared, str]:
-    """The proved examples and the hash of all that shapes the adapter."""
+) -> tuple[data.Prepared, list[data.Row], str]:
+    """The proved examples, those held out, and the hash of all that shapes the adapter."""
     from transformers import AutoTokenizer
 
     _quiet()
     wanted = settings.train.min_pairs
     if len(pairs) < wanted:
         raise DatasetError(
-            f"the dataset has {len(pairs)} pairs, train.min_pairs asks for {wanted}",
+            f"the dataset has {len(pairs)} pairs to train on, train.min_pairs asks for {wanted}",
             remedy=f"Collect {wanted - len(pairs)} more corrections, or lower train.min_pairs.",
         )
     named = settings.train.target_modules
@@ -145,12 +150,15 @@ def _prepare(
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the tokenizer in {folder} cannot be read: {error}") from error
-    prepared = data.prepare(
-        pairs,
-        tokenizer,
-        settings.train.max_length or settings.model.max_length,
-        template,
-        stop_ids=base.stop_ids(folder),
+    prepared, held_out = (
+        data.prepare(
+            some,
+            tokenizer,
+            settings.train.max_length or settings.model.max_length,
+            template,
+            stop_ids=base.stop_ids(folder),
+        )
+        for some in (pairs, held)
     )
     if not leave_out or not prepared.rows:
         data.refuse(prepared)
@@ -171,7 +179,7 @@ def _prepare(
             "train": settings.train.model_dump(mode="json", exclude=_NO_RECIPE),
         },
     )
-    return prepared, recipe
+    return prepared, held_out.rows, recipe
 
 
 def _run(
@@ -181,6 +189,7 @@ def _run(
     manifest: DatasetManifest,
     pairs: list[Pair],
     prepared: data.Prepared,
+    held: list[data.Row],
     recipe: str,
     stop: Stop,
     report: Callable[[StepReport], None],
@@ -220,6 +229,7 @@ def _run(
             f"stopped after step {trainer.state.global_step} of {len(step_tokens)}; a checkpoint "
             "was saved: run the same command again to go on"
         )
+    unseen = heldout.measure(trainer, held)
     parameters = _save(trainer.model, run_dir, settings.model.name)
     by_id = {pair.row_id: pair for pair in pairs}
     sources: dict[str, int] = {}
@@ -243,6 +253,7 @@ def _run(
         settings=options.model_dump(mode="json"),
         dtype=settings.model.dtype,
         steps=trainer.state.global_step,
+        heldout=None if unseen is None else unseen._asdict(),
         loss=[float(log["loss"]) for log in trainer.state.log_history if "loss" in log],
         tokens=sum(step_tokens),
         seconds=round(watch.seconds, 3),

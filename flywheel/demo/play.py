@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from curate.sweep import sweep
 from flywheel.demo.product import Product, Reply
 from flywheel.demo.report import Report
 from flywheel.demo.stream import Message, Stream, make_stream, write_gold
@@ -34,6 +35,7 @@ from flywheel.server import Server
 from ledger.deployments import Change
 from ledger.errors import ConfigError, FlywheelError, GateRefused
 from ledger.files import read_json, write_atomic
+from ledger.marks import rank_name
 from ledger.settings import Settings, api_keys, load
 from ledger.store import Store
 
@@ -110,6 +112,7 @@ class _Play:
             self._store = Store.open(self._settings)
             try:
                 await self._corrections()
+                await asyncio.to_thread(self._curation)
                 outcome = await self._retrain()
                 await self._rollout(outcome)
                 back = await self._back_and_forth(outcome)
@@ -133,8 +136,27 @@ class _Play:
             self._say(f"  edit   {reply.message.label}")
         right = sum(reply.right for reply in replies)
         self._say(
-            f"  {right} of {len(replies)} answers were right; users corrected "
-            f"{self._product.corrections}  ({self._seconds['traffic']:.0f} s)"
+            f"  {right} of {len(replies)} answers were right; users edited "
+            f"{self._product.corrections} and turned their thumb down on {self._product.votes}  "
+            f"({self._seconds['traffic']:.0f} s)"
+        )
+
+    def _curation(self) -> None:
+        """What `flywheel review` and `flywheel retrain` begin with: what is new is looked at."""
+        started = time.monotonic()
+        found = sweep(self._settings, self._store)
+        self._seconds["sweep"] = time.monotonic() - started
+        self._waiting = self._store.waiting(self._alias)
+        self._say(
+            f"  the acceptance policy took {found.accepted} edits at once "
+            f"(curate.trusted_sources has `user`); {found.proposed} wait for a person"
+        )
+        for reason, count in found.skipped.items():
+            self._say(f"    {count} not taken: {reason}")
+        why = ", ".join(f"{n} {rank_name(rank)}" for rank, n in sorted(self._waiting.items()))
+        self._say(
+            f"  a vote is never a training target: in the queue are {why or 'no answers'}\n"
+            f"  (to see them afterwards: .venv/bin/flywheel -c {self._config} review)"
         )
 
     # -- act 2 ---------------------------------------------------------------------------
@@ -236,6 +258,8 @@ class _Play:
             mixed_version_responses=sum(map(self._mixed, product.replies)),
             rows_logged=logged,
             corrections=product.corrections,
+            votes=product.votes,
+            waiting=sum(self._waiting.values()),
             pairs=read_json(outcome.run / "dataset" / "manifest.json")["pairs"],
             gold_questions=len(self._stream.gold),
             gold_base=gate["gold_baseline"],

@@ -1,7 +1,7 @@
 """The product and its users: an unmodified `openai` client, several users at once.
 
-Users read what comes back; where the answer is wrong they edit it, and the product sends the
-edit as feedback.
+Users read what comes back. Where the answer is wrong most of them edit it, and the product sends
+the edit as feedback; some only turn their thumb down.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import openai
 from flywheel.demo.stream import MAX_TOKENS, Message
 
 _USERS = 400
+#: Of so many unhappy users one turns a thumb down and leaves.
+_ONLY_VOTES = 12
 
 
 class Reply(NamedTuple):
@@ -50,7 +52,7 @@ class Product:
 
     Attributes:
         replies: all answers; `failures`: what went wrong with the others.
-        corrections: edits that were acknowledged.
+        corrections: edits that were acknowledged; `votes`: thumbs down without an edit.
     """
 
     def __init__(self, url: str, key: str | None, alias: str, *, concurrency: int = 16) -> None:
@@ -64,7 +66,7 @@ class Product:
         self._random = random.Random(11)
         self.replies: list[Reply] = []
         self.failures: list[str] = []
-        self.corrections = 0
+        self.corrections = self.votes = 0
         self.sent = 0
 
     async def close(self) -> None:
@@ -112,28 +114,27 @@ class Product:
         return reply
 
     async def serve(self, messages: Sequence[Message], *, correct: bool = False) -> list[Reply]:
-        """Send messages, several at once; with `correct`, users edit the wrong answers."""
+        """Send messages, several at once; with `correct`, users react to wrong answers."""
 
         async def one(message: Message) -> Reply | None:
             reply = await self.ask(message)
             if reply is not None and correct and not reply.right:
-                await self.correct(reply)
+                await self.react(reply)
             return reply
 
         replies = await asyncio.gather(*(one(message) for message in messages))
         return [reply for reply in replies if reply is not None]
 
-    async def correct(self, reply: Reply) -> None:
-        """A user puts an answer right."""
-        answer = await self._http.post(
-            "/feedback",
-            json={
-                "id": reply.request_id,
-                "correction": reply.message.label,
-                "user": f"user-{self._random.randrange(_USERS)}",
-            },
-        )
-        if answer.status_code == 200:
-            self.corrections += 1
-        else:
+    async def react(self, reply: Reply) -> None:
+        """A user is not content: an edit, or only a thumb down."""
+        said: dict[str, Any] = {"correction": reply.message.label}
+        if only_votes := self._random.randrange(_ONLY_VOTES) == 0:
+            said = {"rating": "down"}
+        said |= {"id": reply.request_id, "user": f"user-{self._random.randrange(_USERS)}"}
+        answer = await self._http.post("/feedback", json=said)
+        if answer.status_code != 200:
             self.failures.append(f"feedback {answer.status_code}: {answer.text}")
+        elif only_votes:
+            self.votes += 1
+        else:
+            self.corrections += 1

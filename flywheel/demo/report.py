@@ -19,8 +19,10 @@ class Report(BaseModel):
         description="answers that name two versions, or hold what another version answers"
     )
     rows_logged: int
-    corrections: int
-    pairs: int
+    corrections: int = Field(description="edits by users")
+    votes: int = Field(description="thumbs down without an edit")
+    waiting: int = Field(description="answers that wait in the queue for a person")
+    pairs: int = Field(description="examples of the dataset, held-out ones included")
     gold_questions: int
     gold_base: float
     gold_live: float
@@ -42,6 +44,7 @@ class Report(BaseModel):
             ("answers in the log", f"{self.rows_logged}"),
             ("corrections by users", f"{self.corrections}"),
             ("training pairs made of them", f"{self.pairs}"),
+            ("thumbs down, and answers that wait for a person", f"{self.votes}, {self.waiting}"),
             (
                 f"right on {self.gold_questions} gold questions, base model",
                 _percent(self.gold_base),

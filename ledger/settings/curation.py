@@ -74,7 +74,11 @@ class Clusters(Section):
     )  # fmt: skip
     min_size: int = Field(5, ge=2, description="fewest questions that make a cluster")
     similarity: float = Field(
-        0.5, gt=0, lt=1, description="least cosine of a question to its cluster's centre"
+        0.5,
+        gt=0,
+        lt=1,
+        description="least cosine of a question to its cluster's centre; larger makes smaller "
+        "clusters, embedding models need more",
     )
     new_share: float = Field(
         0.10, gt=0, le=1, description="a cluster that no training data has is reported as new at "

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from ledger.store.base import now
 from ledger.store.corrections import Corrections
-from ledger.store.datasets import Datasets
+from ledger.store.datasets import Datasets, Frozen
 from ledger.store.feedback import FeedbackRows
 from ledger.store.interactions import Prepared
 from ledger.store.lines import Line, Lines
 from ledger.store.queue import Queue, Review, Waiting
+from ledger.store.spending import Spending, Spent
 from ledger.store.subjects import Subjects
 from ledger.store.tags import Tags
 
-__all__ = ["Line", "Prepared", "Review", "Store", "Waiting", "now"]
+__all__ = ["Frozen", "Line", "Prepared", "Review", "Spent", "Store", "Waiting", "now"]
 
 
-class Store(FeedbackRows, Corrections, Queue, Tags, Datasets, Subjects, Lines):
+class Store(FeedbackRows, Corrections, Queue, Tags, Datasets, Subjects, Spending, Lines):
     """All that happened. One instance a process; threads may share it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -14,6 +14,18 @@ from ledger.records import Correction, known_user
 from ledger.store.base import chunks
 from ledger.store.interactions import Interactions
 from ledger.store.queue import dequeue, enqueue
+
+
+class Stated(NamedTuple):
+    """A correction as it stands in the ledger; `text` is None where its key is gone."""
+
+    seq: int
+    ts: float
+    source: str
+    author: str
+    decision: str
+    text: str | None
+    why: str
 
 
 class Corrections(Interactions):
@@ -85,6 +97,21 @@ class Corrections(Interactions):
                 text = self._text(fields.pop("text"), name, keys, connection)
                 if text is not None and text.fields:
                     found[fields["row_id"]] = Correction(**fields, **text.fields)
+        return found
+
+    def correction_history(self, row_id: str) -> list[Stated]:
+        """All that was ever stated about a row, oldest first."""
+        table = tables.corrections
+        query = sa.select(table).where(table.c.row_id == row_id).order_by(table.c.seq)
+        with self.reading() as connection:
+            rows = connection.execute(query).all()
+            keys = self._keys((row.text for row in rows), connection)
+            found = []
+            for row in rows:
+                text = self._text(row.text, _name(row_id, row.ts), keys, connection)
+                said = {} if text is None else text.fields
+                plain = (row.seq, row.ts, row.source, row.author, row.decision)
+                found.append(Stated(*plain, said.get("text"), said.get("why", "")))
         return found
 
 

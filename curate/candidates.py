@@ -1,0 +1,362 @@
+"""What a build knows about each row that could be a pair, so that the next one need not open it.
+
+A row is looked at once: when an accepted correction holds for it, or when somebody called its
+answer good. What is found stands in the table `candidates`, without text. It is made anew when
+another correction holds, or when something changed that shapes pairs (`_builder`). So the cost
+of a build follows what is new.
+
+Covers making the pairs themselves, too (`Maker`). Which candidates go into a dataset is decided
+in `curate.select`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+
+from curate import reasons
+from curate.standing import words_about
+from ledger.database import tables
+from ledger.dataset import Pair, digest_of
+from ledger.errors import ConfigError, RedactionFailed
+from ledger.gold import question_turns, turns_key
+from ledger.hashing import canonical_json, content_hash
+from ledger.records import Correction, Interaction, Source
+from ledger.redact import Redactor
+from ledger.settings import Settings
+from ledger.store import Store
+from ledger.store.base import PAGE, STREAM, chunks
+
+Kind = Literal["correction", "replay"]
+#: Where the answer itself is what is trained on: no correction has this number.
+_REPLAY = 0
+_VERSION = 1  # of this file's findings
+
+_candidates, _corrections, _reviews = tables.candidates, tables.corrections, tables.reviews
+
+
+class Candidate(NamedTuple):
+    """A row that could be a pair.
+
+    Attributes:
+        correction: number of the correction that holds; 0 for a good answer.
+        ts: when it was asked, seconds since the epoch.
+        conversation: the same for rows that must not be split; a keyed hash.
+        problem: why it can never be a pair; "" where it can.
+        question, answer: keyed hashes; the same for the same question, and the same answer.
+        digest: of the pair, see `ledger.dataset`.
+        signature: of the question, see `curate.near`.
+        author: who wrote the correction; who called the answer good.
+        facts: characters of the answer, and the version that answered.
+    """
+
+    row_id: str
+    correction: int
+    ts: float
+    conversation: str
+    problem: str
+    question: str
+    answer: str
+    digest: str
+    signature: bytes
+    source: Source
+    author: str
+    facts: dict[str, Any]
+
+    @property
+    def kind(self) -> Kind:
+        """Whether a correction is trained on, or an answer that was good already."""
+        return "correction" if self.correction else "replay"
+
+
+class Made(NamedTuple):
+    """A row that was opened: the pair of it, or the reason why there is none."""
+
+    row: Interaction
+    pair: Pair | None
+    problem: str
+
+
+class Maker:
+    """Opens rows and makes pairs of them.
+
+    Raises:
+        ConfigError: privacy.names_before_training is on, and there is no detector of names.
+    """
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._store = store
+        self._redactor: Redactor | None = None
+        privacy = settings.privacy
+        if privacy.names_before_training:
+            if privacy.names == "none":
+                raise ConfigError(
+                    "privacy.names_before_training is on, and privacy.names is none",
+                    rule="No pair is trained on that no detector of names has seen.",
+                    remedy="Set privacy.names to spacy or presidio, or switch the rule off.",
+                )
+            # Rows may be older than the detector: each passes it, whatever was done before.
+            self._redactor = Redactor.of(privacy.model_copy(update={"redaction": "balanced"}))
+
+    def corrected(self, row_ids: Sequence[str]) -> Iterator[Made]:
+        """Rows with what corrects them, in the order in which they are stored."""
+        for page in chunks(row_ids):
+            holds = self._store.corrections(decision="accepted", row_ids=page)
+            for row in self._store.interactions(row_ids=page):
+                yield self._made(row, holds.get(row.row_id))
+
+    def good(self, authors: dict[str, str]) -> Iterator[Made]:
+        """Rows whose answer is trained on as it is.
+
+        Args:
+            authors: who called it good, by row.
+        """
+        for page in chunks(list(authors)):
+            for row in self._store.interactions(row_ids=page):
+                said = Correction(
+                    row_id=row.row_id,
+                    ts=row.ts,
+                    source="operator",
+                    author=authors[row.row_id],
+                    text=row.response or " ",
+                    decision="accepted",
+                )
+                yield self._made(row, said, replay=True)
+
+    def _made(self, row: Interaction, holds: Correction | None, *, replay: bool = False) -> Made:
+        text = holds.text.strip() if holds is not None else None
+        if text is None or not row.stored_text or not row.messages:
+            return Made(row, None, reasons.NO_TEXT)
+        if row.api == "completions":
+            return Made(row, None, reasons.COMPLETION)
+        if row.messages[-1].get("role") == "assistant":
+            return Made(row, None, reasons.PREFILLED)
+        if not text:
+            return Made(row, None, reasons.EMPTY)
+        if not _encodable([row.messages, row.tools, row.response, text]):
+            return Made(row, None, reasons.BROKEN)
+        assert holds is not None
+        fields: dict[str, Any] = {
+            "messages": [*row.messages, {"role": "assistant", "content": text}],
+            "tools": row.tools,
+            "chat_template_kwargs": row.chat_template_kwargs,
+            "rejected": None if replay else row.response,
+        }
+        if self._redactor is not None:
+            conversation = self._redactor.conversation()
+            try:
+                fields = {name: conversation.redact(value) for name, value in fields.items()}
+            except RedactionFailed:
+                return Made(row, None, reasons.NAMES)
+        content = [row.row_id, *(fields[name] for name in ("messages", "tools"))]
+        content += [fields["chat_template_kwargs"], row.template_hash]
+        pair = Pair(
+            **fields,
+            row_id=row.row_id,
+            template_hash=row.template_hash,
+            source=holds.source,
+            author=holds.author,
+            answered_by=row.version,
+            kind="replay" if replay else "correction",
+            salt=self._store.mac("pair", canonical_json(content)),
+        )
+        return Made(row, pair, "")
+
+
+def refresh(settings: Settings, store: Store) -> int:
+    """Look at what no build has looked at yet, of all aliases; returns the number of rows.
+
+    Raises:
+        ConfigError: see `Maker`.
+        LedgerError, LedgerLocked: the ledger cannot be read or written.
+    """
+    maker, builder = Maker(settings, store), _builder(settings)
+    seen = 0
+    new = _new_corrections(store, builder)
+    for page in chunks(list(new)):
+        seen += _keep(store, builder, maker.corrected(page), new)
+    good = _new_good(settings, store, builder)
+    for page in chunks(list(good)):
+        authors = {row_id: good[row_id] for row_id in page}
+        seen += _keep(store, builder, maker.good(authors), dict.fromkeys(page, _REPLAY))
+    return seen
+
+
+def candidates(settings: Settings, store: Store, alias: str) -> Iterator[Candidate]:
+    """Rows of an alias with a correction that holds, and rows with a good answer.
+
+    In no order. Opens nothing: what `refresh` has not looked at is not among them.
+    """
+    table, said = _candidates, _corrections
+    good = good_rows(settings, store)
+    own = sa.and_(table.c.alias == alias, table.c.builder == _builder(settings))
+    query = (
+        sa.select(table, said.c.source, said.c.author)
+        .join(said, said.c.seq == table.c.correction)
+        .where(own, said.c.decision == "accepted", said.c.seq.in_(_last()))
+    )
+    replay = sa.select(table).where(own, table.c.correction == _REPLAY)
+    with store.reading() as connection:
+        with connection.execute(query, execution_options=STREAM) as result:
+            for row in result.mappings():
+                yield _candidate(row, row["source"], row["author"])
+        with connection.execute(replay, execution_options=STREAM) as result:
+            for row in result.mappings():
+                if row["row_id"] in good:
+                    yield _candidate(row, "operator", good[row["row_id"]])
+
+
+def good_rows(settings: Settings, store: Store) -> dict[str, str]:
+    """Rows whose answer somebody called good, with who did; rows with a correction are not.
+
+    An operator's word is enough; of reviewers `curate.acceptance.people` are needed. The last
+    word of each counts, and nobody may have wanted another text. Votes of users do not count: a
+    vote alone is never trained on.
+    """
+    corrected = sa.select(_corrections.c.row_id).where(
+        _corrections.c.decision == "accepted", _corrections.c.seq.in_(_last())
+    )
+    query = (
+        sa.select(_reviews.c.row_id)
+        .distinct()
+        .where(_reviews.c.action == "good", _reviews.c.row_id.not_in(corrected))
+    )
+    found = {}
+    with store.reading() as connection:
+        for page in chunks(list(connection.scalars(query))):
+            for row_id, words in words_about(page, connection).items():
+                if any(action in ("accept", "edit") for action, _ in words.values()):
+                    continue
+                roles = {who: role for who, (action, role) in words.items() if action == "good"}
+                operators = sorted(who for who, role in roles.items() if role == "operator")
+                if operators or len(roles) >= settings.curate.acceptance.people:
+                    found[row_id] = (operators or sorted(roles))[0]
+    return found
+
+
+def _last() -> sa.Select[Any]:
+    """Numbers of the corrections that hold."""
+    return sa.select(sa.func.max(_corrections.c.seq)).group_by(_corrections.c.row_id)
+
+
+def _builder(settings: Settings) -> str:
+    """Names all that shapes a candidate, so that what was found under other settings is known."""
+    from curate.near import SCHEME
+
+    privacy = settings.privacy
+    names: list[Any] = []
+    if privacy.names_before_training:
+        names = [privacy.names, privacy.names_model]
+    return content_hash("builder", [_VERSION, SCHEME, names])
+
+
+def _new_corrections(store: Store, builder: str) -> dict[str, int]:
+    """Accepted corrections that hold and are not known: their numbers by row."""
+    table, said = _candidates, _corrections
+    known = sa.and_(
+        table.c.row_id == said.c.row_id,
+        table.c.correction == said.c.seq,
+        table.c.builder == builder,
+    )
+    query = (
+        sa.select(said.c.row_id, said.c.seq)
+        .outerjoin(table, known)
+        .where(said.c.decision == "accepted", said.c.seq.in_(_last()), table.c.row_id.is_(None))
+        .order_by(said.c.seq)
+    )
+    with store.reading() as connection:
+        return {row_id: seq for row_id, seq in connection.execute(query)}
+
+
+def _new_good(settings: Settings, store: Store, builder: str) -> dict[str, str]:
+    """Good rows that are not known, with who called them good."""
+    good, table = good_rows(settings, store), _candidates
+    query = sa.select(table.c.row_id).where(
+        table.c.correction == _REPLAY, table.c.builder == builder
+    )
+    with store.reading() as connection:
+        for page in chunks(list(good)):
+            for row_id in connection.scalars(query.where(table.c.row_id.in_(page))):
+                del good[row_id]
+    return good
+
+
+def _keep(store: Store, builder: str, made: Iterable[Made], numbers: dict[str, int]) -> int:
+    """Write down what is known about rows now; returns how many."""
+    from curate.near import Signer
+
+    signer = Signer(store)
+    found = [_values(one, store, signer, builder, numbers[one.row.row_id]) for one in made]
+    table = _candidates
+    for start in range(0, len(found), PAGE):
+        page = found[start : start + PAGE]
+        ids = [values["row_id"] for values in page]
+        rows = tables.interactions
+        with store.transaction() as connection:
+            # Who was forgotten since these rows were opened leaves nothing behind.
+            there = sa.select(rows.c.row_id, rows.c.stored_text).where(rows.c.row_id.in_(ids))
+            stored = {row_id: kept for row_id, kept in connection.execute(there)}
+            connection.execute(sa.delete(table).where(table.c.row_id.in_(ids)))
+            kept = [v for v in page if stored.get(v["row_id"], False) or v["problem"]]
+            if kept:
+                connection.execute(sa.insert(table), kept)
+    return len(found)
+
+
+def _values(made: Made, store: Store, signer: Any, builder: str, number: int) -> dict[str, Any]:
+    row, pair = made.row, made.pair
+    values = {
+        "row_id": row.row_id,
+        "alias": row.alias or "",
+        "correction": number,
+        "builder": builder,
+        "ts": row.ts,
+        "conversation": "",
+        "problem": made.problem,
+        "question": "",
+        "answer": "",
+        "digest": "",
+        "signature": b"",
+        "facts": "{}",
+    }
+    if pair is None:
+        return values
+    turns, answer = question_turns(row.messages or []), pair.messages[-1]["content"]
+    first = next((turn for turn in turns if turn[0] == "user"), None)
+    begin = canonical_json([row.subject, first])
+    return values | {
+        "conversation": row.session or store.mac("conversation", begin),
+        "question": store.mac("question", turns_key(turns).encode()),
+        "answer": store.mac("answer", answer.encode()),
+        "digest": digest_of(pair),
+        "signature": signer.sign(turns),
+        "facts": json.dumps({"chars": len(answer), "version": row.version}),
+    }
+
+
+def _candidate(row: Any, source: Any, author: str) -> Candidate:
+    return Candidate(
+        row_id=row["row_id"],
+        correction=row["correction"],
+        ts=row["ts"],
+        conversation=row["conversation"],
+        problem=row["problem"],
+        question=row["question"],
+        answer=row["answer"],
+        digest=row["digest"],
+        signature=bytes(row["signature"]),
+        source=source,
+        author=author,
+        facts=json.loads(row["facts"]),
+    )
+
+
+def _encodable(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
