@@ -25,7 +25,7 @@ from ledger.store import Store, now
 
 #: Answers of an alias a UTC day of which each is looked at; of n further ones the n-th is with a
 #: probability of A_DAY / (A_DAY + n).
-A_DAY = 2000
+A_DAY = 300
 WHO = "rule:gold_miss"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner
 from conftest import MakeSettings
 from test_registry import write_adapter
@@ -21,6 +22,7 @@ from flywheel.cli import cli
 from flywheel.forget import forget, subject_of, text, trained_on_forgotten
 from flywheel.status import status, status_text
 from ledger import dataset
+from ledger.database import tables
 from ledger.deployments import Deployments
 from ledger.errors import DatasetError, UsageError
 from ledger.files import read_json, write_json, write_jsonl
@@ -166,6 +168,27 @@ def test_nothing_of_a_person_is_left(
     assert [line and line["row_id"] for line in opened].count(None) == 4
     for word in ("zebra", "giraffe", "okapi"):
         assert grep(word, settings.var, backup) == []
+
+
+def test_drafts_and_what_a_build_knows_go_too(
+    settings: Settings, filled: Store, run: Path, subjects: dict[str, str]
+) -> None:
+    drafts, candidates, queue = tables.drafts, tables.candidates, tables.queue
+    mine = f"{ADA}0"
+    filled.save_draft(mine, "ben", "a zebra is meant")
+    with filled.transaction() as connection:
+        filled.requeue(mine, connection)
+    with filled.reading() as connection:
+        assert b"zebra" not in connection.scalar(sa.select(drafts.c.text))
+        assert mine in set(connection.scalars(sa.select(candidates.c.row_id)))
+    assert filled.draft(mine, "ben") == "a zebra is meant"
+    forget(settings, filled, subjects[ADA], **WHO)
+    assert filled.draft(mine, "ben") is None
+    with filled.reading() as connection:
+        assert connection.execute(sa.select(drafts)).all() == []
+        assert set(connection.scalars(sa.select(candidates.c.row_id))) == {"bob0", "bob1"}
+        assert connection.execute(sa.select(queue).where(queue.c.waiting)).all() == []
+    assert filled.claim("support", "ben", seconds=60) is None
 
 
 def test_a_retrain_leaves_them_out(

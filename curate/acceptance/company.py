@@ -6,19 +6,22 @@ opens a text unless an earlier correction has to be compared with.
 *Bursts of one user* are counted by the tag `user_edit`, one a row, which only the user's own
 feedback makes: what a reviewer decides later does not count again.
 
-*The same text from several users* counts only where it is long. In a product that sorts messages
-hundreds of honest users send the same label within an hour, and equal short texts say nothing; two
-people who type the same forty characters by chance are rare. Short texts are held by what is said
-of their question instead: another answer of somebody else to the same question (`contradicts`).
+*The same text from several users* counts only where it is a sentence: forty characters and five
+words. In a product that sorts messages hundreds of honest users send the same label within an hour
+(`balance_not_updated_after_bank_transfer`), and equal labels say nothing; two people who type the
+same sentence by chance are rare. Shorter texts are held by what is said of their question instead:
+another answer of somebody else to the same question (`contradicts`).
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import regex
 import sqlalchemy as sa
 
 from curate.acceptance import reasons
@@ -33,8 +36,11 @@ from ledger.settings.curation import Acceptance as Policy
 from ledger.store import Store
 from ledger.store.base import STREAM, chunks
 
-#: Characters, normalised, from which two equal texts are no chance.
-LONG_TEXT = 40
+#: Characters, normalised, and words from which two equal texts are no chance. In scripts without
+#: spaces each character is a word.
+_CHARACTERS, _WORDS = 40, 5
+_NOT_WORDS = re.compile(r"[\W_]+")
+_WORD = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}]|\S+")
 #: The newest corrections that are compared with, beside those that a build has looked at.
 COMPARED = 2000
 _SAME_QUESTION = 50  # of those a build looked at, the newest of one question
@@ -184,7 +190,7 @@ class Company:
             found.append(
                 f"{reasons.CONTRADICTS}: row {against.row_id} by {against.source} {against.author}"
             )
-        if source == "user" and len(said.text) >= LONG_TEXT:
+        if source == "user" and is_sentence(said.text):
             found += self._same_text(said)
         same_question.append(said)
         del same_question[:-_KEPT]
@@ -233,7 +239,7 @@ class Company:
             said = _said(holds[row_id])
             key = same_question_as(row.messages or [])
             self._by_question.setdefault(key, []).append(said)
-            if said.source == "user" and len(said.text) >= LONG_TEXT:
+            if said.source == "user" and is_sentence(said.text):
                 self._by_text.setdefault(said.text, []).append(said)
 
     def _built(self, row: Interaction, said: Said) -> list[Said]:
@@ -274,6 +280,11 @@ def _said(one: Correction) -> Said:
     return Said(one.row_id, one.author, one.source, one.ts, normalise(one.text))
 
 
+def is_sentence(text: str) -> bool:
+    """Whether a normalised text is so long that two users hardly type it by chance."""
+    return len(text) >= _CHARACTERS and sum(1 for _ in _WORD.finditer(text)) >= _WORDS
+
+
 def same_question_as(messages: Sequence[dict[str, Any]]) -> str:
     """The same for two stored prompts that ask the same thing, cheaply.
 
@@ -285,6 +296,6 @@ def same_question_as(messages: Sequence[dict[str, Any]]) -> str:
     folded = []
     for turn in turns:
         text = PLACEHOLDER.sub(r" \1 ", "\n".join(strings(turn.get("content"))))
-        words = "".join(char if char.isalnum() else " " for char in text.casefold()).split()
+        words = _NOT_WORDS.sub(" ", text.casefold()).split()
         folded.append(f"{turn.get('role')}:{' '.join(words) or text}")
     return "\n".join(folded)

@@ -147,8 +147,12 @@ def _language(policy: Policy, row: Interaction, text: str) -> str:
         if spoken in policy.languages:
             return ""
         return f"{reasons.LANGUAGE}: {spoken}, not {' or '.join(policy.languages)}"
-    told = {language_of(part) for part in (question(row), row.response or "")} - {None}
-    if not told or spoken in told:
+    told = set()
+    for part in (row.response or "", question(row)):
+        if (language := language_of(part)) == spoken:
+            return ""
+        told |= {language} - {None}
+    if not told:
         return ""
     expected = " or ".join(sorted(map(str, told)))
     return f"{reasons.LANGUAGE}: {spoken}, not {expected} as its question and answer"

@@ -145,13 +145,14 @@ class Intake:
     def _without_line(self, row_ids: Sequence[str], connection: sa.Connection) -> list[Any]:
         """Rows of the alias with text that have no line yet."""
         known = sa.exists().where(_lines.c.row_id == _rows.c.row_id)
-        query = sa.select(_rows.c.row_id, _rows.c.ts).where(
-            _rows.c.alias == self._alias, _rows.c.stored_text, ~known
-        )
+        # By id alone: with the alias SQLite takes that index, and reads all of its rows.
+        columns = (_rows.c.row_id, _rows.c.ts, _rows.c.alias, _rows.c.stored_text)
+        query = sa.select(*columns).where(~known)
         return [
             row
             for chunk in chunks(row_ids)
             for row in connection.execute(query.where(_rows.c.row_id.in_(chunk)))
+            if row.alias == self._alias and row.stored_text
         ]
 
     # -- both ----------------------------------------------------------------------------

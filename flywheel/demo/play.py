@@ -151,6 +151,8 @@ class _Play:
             f"  the acceptance policy took {found.accepted} edits at once "
             f"(curate.trusted_sources has `user`); {found.proposed} wait for a person"
         )
+        for reason, count in found.reasons.items():
+            self._say(f"    {count} held: {reason}")
         for reason, count in found.skipped.items():
             self._say(f"    {count} not taken: {reason}")
         why = ", ".join(f"{n} {rank_name(rank)}" for rank, n in sorted(self._waiting.items()))

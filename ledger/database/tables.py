@@ -80,7 +80,7 @@ feedback = Table(
     Column("regenerate", Boolean),
     Column("report", Boolean),
     Column("success", Boolean),
-    Column("subject", String),
+    Column("subject", String, index=True),
     sqlite_autoincrement=True,
 )
 

@@ -208,7 +208,11 @@ class Interactions(Base):
             after_seq: only rows stored after this sequence number.
         """
         table = tables.interactions
-        query = _chosen(sa.select(table), alias, version, tag, since, until)
+        of_ids = row_ids is not None
+        query = _chosen(sa.select(table), None if of_ids else alias, version, tag, since, until)
+        if of_ids and alias is not None:
+            # Not by the index on aliases, which SQLite would take, and read all of its rows.
+            query = query.where(sa.func.coalesce(table.c.alias, "") == alias)
         query = query.where(table.c.seq > after_seq)
         query = query.order_by(table.c.seq.desc() if newest_first else table.c.seq)
         if limit is not None:

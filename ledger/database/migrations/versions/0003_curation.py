@@ -22,6 +22,7 @@ def _seq() -> sa.Column:
 
 def upgrade() -> None:
     op.add_column("datasets", sa.Column("report", sa.Text))
+    op.create_index("ix_feedback_subject", "feedback", ["subject"])
     op.create_table(
         "queue",
         sa.Column("row_id", sa.String, primary_key=True),
@@ -183,4 +184,5 @@ def downgrade() -> None:
         "queue",
     ):
         op.drop_table(table)
+    op.drop_index("ix_feedback_subject", "feedback")
     op.drop_column("datasets", "report")
