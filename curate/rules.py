@@ -40,6 +40,7 @@ from ledger.database import tables
 from ledger.errors import ConfigError
 from ledger.records import Api, Interaction, Tag
 from ledger.store import Store, now
+from ledger.strict_yaml import read_yaml
 
 #: Longest time of one search of a pattern, seconds.
 PATTERN_SECONDS = 0.1
@@ -286,7 +287,7 @@ def load_rules(paths: Sequence[Path | str]) -> list[Rule]:
 
 def _read(path: Path, errors: list[str]) -> list[Rule]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path)
     except OSError as error:
         errors.append(f"{path}: {error.strerror}")
         return []

@@ -19,13 +19,12 @@ from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ConfigDict
 
 from ledger.errors import ServerError
+from ledger.loopback import is_loopback
 
 #: Tells the server that a request is no user's, so that it is not logged as one.
 PURPOSE = {"X-Flywheel-Purpose": "evaluation"}
 SEED = 0
 PROBE_TOKENS = 8
-
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Question(NamedTuple):
@@ -95,7 +94,7 @@ class Client:
             max_retries=retries,
             default_headers=PURPOSE,
             # A proxy set in the environment must not see requests to this very machine.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=url.hostname not in _LOOPBACK),
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(url.hostname)),
         )
 
     async def __aenter__(self) -> Self:

@@ -28,6 +28,11 @@ from ledger.settings import Settings
 from ledger.store import Store
 
 
+#: How a run is named, with the alias behind it: no detector takes it for a telephone number or a
+#: secret, so that it can be read wherever it is quoted.
+NAME = "%Y-%m-%d_%Hh%Mm%Ss"
+
+
 class Outcome(NamedTuple):
     """What a retrain came to."""
 
@@ -181,8 +186,7 @@ def _run_folder(settings: Settings, alias: str, *, fresh: bool) -> tuple[Path, b
     if unfinished and not fresh:
         return unfinished[-1], True
     while True:
-        # Letters between the numbers, so that no detector takes a run for a telephone number.
-        folder = settings.runs / time.strftime(f"%Y-%m-%dT%Hh%Mm%Ss-{alias}", time.gmtime())
+        folder = settings.runs / f"{time.strftime(NAME, time.gmtime())}-{alias}"
         try:
             folder.mkdir(parents=True)
             break

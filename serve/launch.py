@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import socket
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 from ledger.deployments import Deployments
 from ledger.errors import ConfigError, RegistryError
 from ledger.fingerprint import base_fingerprint, template_hash
+from ledger.loopback import is_loopback
 from ledger.model import model_folder
 from ledger.registry import Registry
 from ledger.settings import CONFIG_VARIABLE, KEYS_VARIABLE, Settings, api_keys
@@ -150,7 +150,7 @@ def _flags(options: dict[str, Any]) -> list[str]:
 
 
 def _check_address(host: str, port: int, keys: list[str]) -> None:
-    if not keys and not _is_loopback(host):
+    if not keys and not is_loopback(host):
         raise ConfigError(
             f"serve.host is {host} and there are no API keys",
             rule="Without keys the server listens on loopback only.",
@@ -166,15 +166,6 @@ def _check_address(host: str, port: int, keys: list[str]) -> None:
                 f"cannot listen on {host}:{port}: {error.strerror}",
                 remedy="Stop what uses the port, or set serve.port (`--port`).",
             ) from None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_extra(extra: Sequence[str]) -> None:

@@ -87,8 +87,9 @@ def test_all_errors_are_listed_with_file_and_rule(tmp_path):
     second = write(tmp_path / "second.yaml", "- {name: two, when: {alias: a}, tag: t}\n")
     other = write(tmp_path / "other.yaml", "- {name: two, when: {alias: a}, tag: t}\n")
     broken = write(tmp_path / "broken.yaml", "- {name: [\n")
+    twice = write(tmp_path / "twice.yaml", "- {name: a, name: b, when: {alias: a}, tag: t}\n")
     with pytest.raises(ConfigError) as caught:
-        load_rules([first, second, other, broken, tmp_path / "absent.yaml"])
+        load_rules([first, second, other, broken, twice, tmp_path / "absent.yaml"])
     said = str(caught.value)
     for part in (
         "first.yaml: rule one: when.finish_reson: no such key",
@@ -103,6 +104,7 @@ def test_all_errors_are_listed_with_file_and_rule(tmp_path):
         "first.yaml: rule 7:",
         "other.yaml: rule 'two': the name is used already in",
         "broken.yaml: cannot be read as YAML",
+        "twice.yaml: cannot be read as YAML: name: given twice",
         "absent.yaml: No such file",
     ):
         assert part in said

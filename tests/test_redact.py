@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from flywheel.retrain import NAME
 from ledger.redact import iban_valid, luhn_valid, redact_text
 from ledger.redact.fold import fold
 from ledger.redact.scan import scan
@@ -420,3 +422,11 @@ def test_recall_on_sentences_that_others_wrote() -> None:
     assert set(seen) == set(FLOORS)
     recall = {kind: hidden[kind] / seen[kind] for kind in FLOORS}
     assert all(recall[kind] >= floor for kind, floor in FLOORS.items()), recall
+
+
+def test_the_name_of_a_run_can_be_read() -> None:
+    draw = random.Random(1)
+    for _ in range(500):
+        name = time.strftime(NAME, time.gmtime(draw.randrange(1_750_000_000, 2_100_000_000)))
+        for alias in ("support", "a", "billing-eu", "gpt4.mini"):
+            assert redact_text(f"run {name}-{alias}") == f"run {name}-{alias}"

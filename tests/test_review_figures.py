@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from curate import estimates
 from curate.review.figures import (
     Bar,
     Figure,
@@ -24,7 +25,6 @@ from curate.review.figures import (
     sparkline,
     svg,
 )
-from curate.review.looks import estimates
 
 NASTY = "<script>alert(1)</script>\"'&"
 MONDAY = 1_763_337_600.0  # 2025-11-17 00:00 UTC

@@ -10,10 +10,11 @@ from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from review_client import QUEUE, enter, field, propose
 from starlette.testclient import TestClient
 
-from curate.review import login, serving
+from curate.review import login
 from curate.review.app import create
 from curate.review.keys import People, keys_file
 from ledger.errors import ConfigError, RecordError
+from ledger.loopback import is_loopback
 from ledger.store import now
 
 pytestmark = pytest.mark.sqlite
@@ -210,4 +211,4 @@ def test_a_file_of_keys_that_others_can_read_lets_nobody_in(settings):
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("x.de", False)],
 )
 def test_what_is_this_machine_only(host, own):
-    assert serving.is_loopback(host) is own
+    assert is_loopback(host) is own

@@ -2,15 +2,11 @@
 
 Shares and rates are of all traffic, estimated from the sample that stands for it
 (`curate.clusters.sample`): a row counts as many times as it has weight. Their intervals are
-Wilson's, with the effective number of rows in place of the number. Corrections, pairs and rows
-are counted as they are.
+Wilson's, with the effective number of rows in place of the number (`curate.estimates`).
+Corrections, pairs and rows are counted as they are.
 
 A row failed where somebody gave it negative feedback (`ledger.records.is_negative`) or it carries
 one of the tags in `FAILURES`.
-
-Sources:
-    effective number: Kish, "Survey Sampling" (1965)
-    interval: Wilson, JASA 22 (1927), 209-212
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from curate.clusters.model import latest
+from curate.estimates import Interval, wilson
 from ledger.database import tables
 from ledger.marks import GOLD_MISS, USER_EDIT, USER_NEGATIVE
 from ledger.store import Store
@@ -32,17 +29,8 @@ FAILURES = (USER_NEGATIVE, USER_EDIT, GOLD_MISS)
 #: The name shown for rows that are like nothing known.
 NOTHING_KNOWN = "like nothing known"
 _DAY = 86_400.0
-_Z = 1.959964  # of 95 %
 
 _lines, _rows = tables.cluster_rows, tables.interactions
-
-
-class Share(NamedTuple):
-    """A part of a whole with its 95 % interval, all from 0 to 1."""
-
-    value: float
-    low: float
-    high: float
 
 
 class ClusterCounts(NamedTuple):
@@ -65,8 +53,8 @@ class ClusterCounts(NamedTuple):
     cluster: int | None
     name: str
     answers: float
-    share: Share | None
-    failure_rate: Share | None
+    share: Interval | None
+    failure_rate: Interval | None
     failures: int
     corrections: int
     rows: int
@@ -82,8 +70,8 @@ class Day(NamedTuple):
     day: float
     cluster: int | None
     answers: float
-    share: Share | None
-    failure_rate: Share | None
+    share: Interval | None
+    failure_rate: Interval | None
 
 
 class _Sum:
@@ -290,12 +278,8 @@ def _failed() -> Any:
     )
 
 
-def _share(part: float, whole: float, squares: float) -> Share | None:
-    """Wilson's interval of a weighted share; None of nothing."""
+def _share(part: float, whole: float, squares: float) -> Interval | None:
+    """A weighted share with its interval; None of nothing."""
     if whole <= 0 or squares <= 0:
         return None
-    rate, number = min(1.0, part / whole), whole * whole / squares
-    middle = (rate + _Z * _Z / (2 * number)) / (1 + _Z * _Z / number)
-    reach = _Z / (1 + _Z * _Z / number)
-    reach *= math.sqrt(rate * (1 - rate) / number + (_Z / (2 * number)) ** 2)
-    return Share(rate, min(rate, max(0.0, middle - reach)), max(rate, min(1.0, middle + reach)))
+    return wilson(part / whole, whole * whole / squares)

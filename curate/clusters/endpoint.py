@@ -15,12 +15,12 @@ import numpy as np
 
 from curate.clusters.space import Seen, packed, unpacked
 from ledger.errors import ConfigError, ServerError
+from ledger.loopback import is_loopback
 from ledger.settings.curation import Clusters
 
 #: Questions in one request.
 BATCH = 64
 _SECONDS, _RETRIES = 60.0, 2
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Endpoint:
@@ -58,7 +58,7 @@ class Endpoint:
         import openai
 
         own = self._http is None
-        proxies = urlsplit(self.url).hostname not in _LOOPBACK
+        proxies = not is_loopback(urlsplit(self.url).hostname)
         http = openai.DefaultHttpxClient(trust_env=proxies) if own else self._http
         client = openai.OpenAI(
             base_url=self.url,

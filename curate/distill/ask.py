@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from curate.distill.prices import Usage, worst_case
 from ledger.errors import ServerError
+from ledger.loopback import is_loopback
 from ledger.settings.curation import Teacher
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # A reasoning model whose server does not part the two.
 _THOUGHT = "</think>"
 
@@ -51,7 +51,7 @@ class Model:
         import openai
 
         self.given, self._section = given, section
-        local = urlsplit(given.url).hostname in _LOOPBACK
+        local = is_loopback(urlsplit(given.url).hostname)
         self._openai = openai.AsyncOpenAI(
             base_url=given.url,
             # Servers without keys take any; the client insists on one.

@@ -5,7 +5,6 @@ Covers one process and one address. TLS and more hosts are a proxy's matter.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from curate.review.app import create
 from curate.review.keys import People, keys_file
 from curate.sweep import sweep
 from ledger.errors import FlywheelError
+from ledger.loopback import is_loopback
 from ledger.settings import Settings
 from ledger.store import Store
 
@@ -93,13 +93,3 @@ def sweeping(settings: Settings, store: Store, every: float = _SWEEP_SECONDS) ->
     finally:
         stop.set()
         thread.join(10)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is of this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

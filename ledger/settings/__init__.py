@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 from ledger.errors import ConfigError
 from ledger.settings.curation import Curate
 from ledger.settings.section import Section
+from ledger.strict_yaml import read_yaml
 
 CONFIG_VARIABLE = "FLYWHEEL_CONFIG"
 KEYS_VARIABLE = "FLYWHEEL_API_KEYS"
@@ -316,18 +317,6 @@ class Settings(Section):
         return next(iter(self.aliases)) if len(self.aliases) == 1 else None
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, of which YAML would keep the last."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := sorted({key for key in keys if key != "<<" and keys.count(key) > 1}):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{', '.join(twice)}: given twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
 def load(path: Path | str) -> Settings:
     """Read a configuration.
 
@@ -336,7 +325,7 @@ def load(path: Path | str) -> Settings:
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        raw = read_yaml(path)
     except FileNotFoundError:
         raise ConfigError(
             f"no configuration at {path}",

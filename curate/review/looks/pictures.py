@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from curate import estimates
+from curate.estimates import Interval
 from curate.review.figures import (
     Bar,
     Figure,
@@ -18,8 +20,7 @@ from curate.review.figures import (
     lines,
 )
 from curate.review.figures.axes import percent, plain, points, shorten
-from curate.review.looks import estimates, series
-from curate.review.looks.estimates import Interval
+from curate.review.looks import series
 from curate.review.looks.series import Bucket, Over, Window
 from ledger.records import Evaluation
 
@@ -37,6 +38,8 @@ def nats(value: float) -> str:
 def answers(found: Sequence[Over], span: Window, events: Events) -> Figure:
     """Answers of each version over time."""
     per, now = "hour" if span.seconds < series.DAY else "day", span.until - span.seconds
+    if over := not any(_timed(one, span, now) for one in found):
+        now = math.inf  # all there is was answered just now
     return lines(
         f"Answers per {per}",
         [
@@ -49,8 +52,8 @@ def answers(found: Sequence[Over], span: Window, events: Events) -> Figure:
         ],
         write=_count,
         events=events,
-        note="All answers that were given, those whose rows were let go included, without the "
-        f"{per} that is not over.",
+        note="All answers that were given, those whose rows were let go included"
+        + (f"; the {per} is not over." if over else f", without the {per} that is not over."),
         empty="No answers in this window.",
     )
 

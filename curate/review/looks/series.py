@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from curate.review.looks import estimates
-from curate.review.looks.estimates import Interval
+from curate import estimates
+from curate.estimates import Interval
 from curate.review.looks.search import negative
 from ledger.database import tables
 from ledger.deployments import BASE, DeploymentEvent, parse_version, version_name
@@ -68,6 +68,17 @@ def window(days: int, now: float) -> Window:
     size = HOUR if days <= 2 else DAY
     until = (math.floor(now / size) + 1) * size
     return Window(until - days * DAY, until, size)
+
+
+def first(store: Store, alias: str) -> float | None:
+    """When the first answer was given of which anything is left, seconds since the epoch."""
+    rows, gone = tables.interactions, tables.rollups
+    with store.reading() as connection:
+        row = connection.scalar(sa.select(sa.func.min(rows.c.ts)).where(rows.c.alias == alias))
+        hour = connection.scalar(sa.select(sa.func.min(gone.c.hour)).where(gone.c.alias == alias))
+    times = [] if row is None else [float(row)]
+    times += [] if hour is None else [float(hour * HOUR)]
+    return min(times, default=None)
 
 
 class Bucket:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from curate import clusters
+from curate.estimates import Interval
 from curate.review.figures import Figure, sparkline
 from curate.review.looks import pictures
-from curate.review.looks.estimates import Interval
 from curate.review.looks.series import DAY
 from ledger.settings import Settings
 from ledger.store import Store

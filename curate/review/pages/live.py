@@ -13,19 +13,27 @@ from curate.review.keys import Person
 from curate.review.looks import live, pictures, series
 from curate.review.web import alias_of, person, render, settings_of, store_of
 from ledger.deployments import version_name
+from ledger.store import Store
 
 router = APIRouter()
 #: Windows that can be looked at, days.
 DAYS = (1, 7, 30, 90)
-_EVENTS = 12
+_EVENTS, _USUAL = 12, 30
+
+
+def _fitting(store: Store, alias: str, now: float) -> int:
+    """Days of the window that is shown first: the usual one, less where there is less to see."""
+    first = series.first(store, alias)
+    age = 0.0 if first is None else (now - first) / series.DAY
+    return next((days for days in DAYS if age <= days < _USUAL), _USUAL)
 
 
 @router.get("/{alias}/live")
-def show(request: Request, who: Annotated[Person, Depends(person)], days: int = 30) -> Response:
+def show(request: Request, who: Annotated[Person, Depends(person)], days: int = 0) -> Response:
     """The state of an alias, and its versions over time."""
     alias, settings, store = alias_of(request), settings_of(request), store_of(request)
-    days = days if days in DAYS else 30
     now = time.time()
+    days = days if days in DAYS else _fitting(store, alias, now)
     state, events = live.history(store, alias)
     span = series.window(days, now)
     names = series.names(settings, alias, events)

@@ -5,6 +5,7 @@ which is not imported here: stages do not import each other.
 
 Sources:
     interval of a rate: Wilson, JASA 22 (1927), 209-212
+    effective number of weighted rows: Kish, "Survey Sampling" (1965)
     weighted mean: Hájek, comment in "Foundations of Statistical Inference" (1971), 236; its
         variance by linearisation: Särndal, Swensson & Wretman, "Model Assisted Survey Sampling"
         (1992), chapter 5
@@ -28,14 +29,24 @@ class Interval(NamedTuple):
 
 
 def rate(count: int, of: int) -> Interval | None:
-    """`count` of `of` as a share with Wilson's interval; None of nothing."""
-    if of <= 0:
-        return None
-    share = min(count / of, 1.0)
+    """`count` of `of` as a share; None of nothing."""
+    return wilson(count / of, of) if of > 0 else None
+
+
+def wilson(share: float, number: float) -> Interval:
+    """A share of `number` with Wilson's interval.
+
+    Args:
+        number: of answers; where they are weighted, the effective number (Kish).
+    """
+    share = min(share, 1.0)
     z2 = _Z * _Z
-    middle = (share + z2 / (2 * of)) / (1 + z2 / of)
-    reach = _Z * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of)) / (1 + z2 / of)
-    return Interval(share, max(middle - reach, 0.0), min(middle + reach, 1.0))
+    middle = (share + z2 / (2 * number)) / (1 + z2 / number)
+    reach = _Z * math.sqrt(share * (1 - share) / number + z2 / (4 * number * number))
+    reach /= 1 + z2 / number
+    # Rounding must not put the share outside of its own interval.
+    low, high = max(middle - reach, 0.0), min(middle + reach, 1.0)
+    return Interval(share, min(low, share), max(high, share))
 
 
 def mean(values: Sequence[tuple[float, float]]) -> Interval | None:
