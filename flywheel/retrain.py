@@ -27,7 +27,6 @@ from ledger.files import read_json, write_json
 from ledger.settings import Settings
 from ledger.store import Store
 
-
 #: How a run is named, with the alias behind it: no detector takes it for a telephone number or a
 #: secret, so that it can be read wherever it is quoted.
 NAME = "%Y-%m-%d_%Hh%Mm%Ss"

@@ -113,6 +113,19 @@ def test_each_page_of_an_empty_ledger_says_what_fills_it(client: Client) -> None
 
 
 @pytest.mark.sqlite
+@pytest.mark.parametrize(("age", "days"), [(0.02, 1), (3, 7), (20, 30), (400, 30)])
+def test_live_opens_on_the_window_that_has_something_to_show(
+    client: Client, store: Store, clock: float, age: float, days: int
+) -> None:
+    for number in range(3):
+        add(store, f"first-{number}", ts=clock - age * 86_400 + number)
+    page = client.get("/support/live")
+    assert f'<a href="?days={days}" aria-current="true">' in page
+    if age < 30:
+        assert "3 answers from" in page
+        assert "No answers in this window" not in page
+
+
 def test_what_is_not_there_is_not_found(client: Client, store: Store, ids: list[str]) -> None:
     for path in (
         "/support/rows/nobody", "/support/datasets/fw1:dataset:0", "/support/versions/9",
