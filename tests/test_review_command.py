@@ -35,7 +35,9 @@ def test_the_page_starts_says_its_key_once_and_ends(config, settings, store):
     add_row(store, "a", "Where is my parcel?")
     add_feedback(store, "a", correction="delivery", rating="down")
     port = free_port()
-    command = [sys.executable, "-m", "flywheel.cli", "-c", str(config), "review", "support"]
+    # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "flywheel.cli"]
+    command += ["-c", str(config), "review", "support"]
     environment = {**os.environ, "FLYWHEEL_USER": "ada", "PYTHONUNBUFFERED": "1"}
 
     def start():
