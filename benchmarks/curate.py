@@ -7,10 +7,11 @@ since every one of them passes the sweep, the acceptance policy, the clusters an
 of the questions nearly repeat others, some are gold questions.
 
 First the sweep looks at what came in, as the review page does each minute; that is timed by itself,
-since it is not waited for. Then the command that a retrain runs, `python -m curate.build`, in a
-process of its own: on everything, and again after 1,000 new answers with corrections were swept. It
-sweeps, too, places questions in clusters, and freezes the dataset. Then the review page is started
-on the same ledger, and its queue is asked for over HTTP by somebody who is logged in.
+since it is not waited for. Then the command that a retrain runs, `python -m
+curate.datasets.build`, in a process of its own: on everything, and again after 1,000 new answers
+with corrections were swept. It sweeps, too, places questions in clusters, and freezes the dataset.
+Then the review page is started on the same ledger, and its queue is asked for over HTTP by somebody
+who is logged in.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks.curate_page import page_times
 from benchmarks.curate_rows import add_votes, fill, write_gold
 from benchmarks.report import finish, markdown, parser
 from benchmarks.tiny import ROOT, fresh_folder
-from curate.sweep import sweep
+from curate.tagging.sweep import sweep
 from ledger.settings import load
 from ledger.store import Store
 
@@ -73,7 +74,7 @@ def build(config: Path, run: Path) -> Built:
     Raises:
         RuntimeError: it failed; its own words are on the terminal.
     """
-    words = [sys.executable, "-m", "curate.build"]
+    words = [sys.executable, "-m", "curate.datasets.build"]
     words += ["--config", str(config), "--alias", "support", "--run", str(run)]
     said = run.parent / f"{run.name}.txt"
     started = time.perf_counter()
@@ -89,7 +90,7 @@ def build(config: Path, run: Path) -> Built:
     output = said.read_text()
     print(output, file=sys.stderr)
     if status:
-        raise RuntimeError(f"curate.build ended with {os.waitstatus_to_exitcode(status)}")
+        raise RuntimeError(f"curate.datasets.build ended with {os.waitstatus_to_exitcode(status)}")
     parts = {name: float(value) for name, value in _PART.findall(output)}
     return Built(seconds, parts, used.ru_maxrss / 2**20, int(output.split()[0]))
 

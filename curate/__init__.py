@@ -1,17 +1,14 @@
 """Which answers deserve eyes, and which corrections become training pairs.
 
-    sweep       looks at what is new: tags by rule and by feedback, users' corrections
-    tags        marks rows by hand, by window; `rules` by YAML, `gold_miss` by gold questions
+    tagging/    marks on rows: by hand, by rule, by feedback, by the sweep over what is new
     acceptance/ the policy: which corrections pass, which wait for eyes, which are refused
     clusters/   groups of questions that are alike, counted over time
-    queue       the rows that wait; `decisions` what people say about them, `undo` takes it back
-    review/     the web page on all of this; `terminal` the queue without a browser
+    judging/    the rows that wait, and what people say about them
+    review/     the web page on all of this
     distill/    corrections by a stronger model
     imports/    rows and pairs from elsewhere
-    build       freezes a dataset: `candidates` looks at each correction once, `near` finds
-                near-duplicates, `select` applies gold, contradictions, caps, replay and split
-    card, diff  what a dataset is, and what changed
-    export      the same pairs as SFT, DPO or KTO lines (`views`)
+    datasets/   choosing among what was accepted, freezing it, saying what changed
+    estimates   shares and means of all answers, with intervals
 
 Meets the other stages in the ledger only. Nothing here loads a model.
 """

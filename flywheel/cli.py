@@ -209,7 +209,7 @@ def _show_change(shared: Context, done: Change, as_json: bool) -> None:
 @click.pass_obj
 def correct(shared: Context, row: str, text: str, because: str) -> None:
     """Say what an answer should have been (ROW is the completion's id)."""
-    from curate.decisions import correct as say_right
+    from curate.judging.decisions import correct as say_right
     from flywheel.rollout import operator
 
     say_right(shared.store, row, text, operator().removeprefix("operator:"), because)

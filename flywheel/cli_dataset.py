@@ -39,7 +39,7 @@ def list_datasets(shared: Context, alias: str | None, as_json: bool) -> None:
 @click.pass_obj
 def show_dataset(shared: Context, name: str, alias: str | None, as_json: bool) -> None:
     """Show the card of a dataset: latest, previous, an id, a version or a run's folder."""
-    from curate.diff import find
+    from curate.datasets.diff import find
 
     one = find(shared.settings, shared.store, shared.alias(alias), name)
     show(_short(one) | {"report": one.report}, as_json=as_json, text=lambda: _card(one))
@@ -56,8 +56,8 @@ def diff_datasets(
     shared: Context, a: str, b: str, alias: str | None, rows: int, as_json: bool
 ) -> None:
     """Show what is different in B: rows that came, went and why, changed answers."""
-    from curate.diff import as_json as values
-    from curate.diff import diff, find, text
+    from curate.datasets.diff import as_json as values
+    from curate.datasets.diff import diff, find, text
 
     name = shared.alias(alias)
     one, other = (find(shared.settings, shared.store, name, word) for word in (a, b))
@@ -88,9 +88,9 @@ def export(
     version: int | None,
 ) -> None:
     """Write the pairs as a training file."""
-    from curate.build import prepare
-    from curate.export import export as write
-    from curate.export import export_version
+    from curate.datasets.build import prepare
+    from curate.datasets.export import export as write
+    from curate.datasets.export import export_version
 
     name = shared.alias(alias)
     if version is not None:

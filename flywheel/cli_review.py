@@ -9,7 +9,7 @@ import click
 from flywheel.console import Context, alias_argument, json_option, show
 
 if TYPE_CHECKING:
-    from curate.queue import QueueItem
+    from curate.judging.queue import QueueItem
 
 
 @click.command()
@@ -51,17 +51,17 @@ def review(
         return
     name = shared.alias(alias)
     if as_json or only_list:
-        from curate.queue import as_json as row_as_json
-        from curate.queue import queue
-        from curate.sweep import sweep
+        from curate.judging.queue import as_json as row_as_json
+        from curate.judging.queue import queue
+        from curate.tagging.sweep import sweep
 
         sweep(shared.settings, shared.store)
         items = queue(shared.store, shared.settings, name, limit)
         found = [row_as_json(item) for item in items]
         show(found, as_json=as_json, text=lambda: _queue_text(items))
     elif terminal:
-        from curate.sweep import sweep
-        from curate.terminal import review as loop
+        from curate.judging.terminal import review as loop
+        from curate.tagging.sweep import sweep
         from flywheel.rollout import operator
 
         sweep(shared.settings, shared.store)
@@ -108,6 +108,6 @@ def _people(shared: Context, add: str | None, role: str, remove: str | None, as_
 
 
 def _queue_text(items: list[QueueItem]) -> str:
-    from curate.terminal import render
+    from curate.judging.terminal import render
 
     return "\n\n".join(map(render, items)) or "nothing waits"

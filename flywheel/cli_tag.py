@@ -13,7 +13,7 @@ import click
 from flywheel.console import Context, alias_argument, json_option, show
 
 if TYPE_CHECKING:
-    from curate.trial import Trial
+    from curate.tagging.trial import Trial
 
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 7 * 86_400.0}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([mhdw])")
@@ -86,7 +86,7 @@ def tag(
 
 
 def _one(shared: Context, words: tuple[str, ...], because: str, as_json: bool) -> None:
-    from curate.tags import add_tag
+    from curate.tagging.tags import add_tag
     from flywheel.rollout import operator
 
     if len(words) != 2:
@@ -104,7 +104,7 @@ def _window(
     because: str,
     as_json: bool,
 ) -> None:
-    from curate.tags import tag_window
+    from curate.tagging.tags import tag_window
     from flywheel.rollout import operator
 
     if len(words) not in (1, 2):
@@ -124,8 +124,8 @@ def _by_rule(
     since: float | None,
     as_json: bool,
 ) -> None:
-    from curate.rules import load_rules
-    from curate.trial import run
+    from curate.tagging.rules import load_rules
+    from curate.tagging.trial import run
 
     if len(words) > 1:
         raise click.UsageError("with --rule only an alias can be named")

@@ -89,10 +89,10 @@ def retrain(
         steps = _Steps(run, ["--config", config, "--run", str(run)], say)
         of_alias = ["--alias", alias]
 
-        from curate.sweep import sweep
+        from curate.tagging.sweep import sweep
 
         sweep(settings, store)
-        steps.do("curate", "curate.build", of_alias, done="dataset/manifest.json")
+        steps.do("curate", "curate.datasets.build", of_alias, done="dataset/manifest.json")
         steps.do("train", "train.sft", done="train.json")
         baseline = version_name(alias, state.live, settings.model.name)
         steps.do("publish", "train.publish", [*of_alias, "--parent", baseline], done="publish.json")

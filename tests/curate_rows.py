@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from curate import decisions
+from curate.judging import decisions
 from ledger.records import Feedback, Interaction
 from ledger.settings import Settings, parse
 from ledger.store import Store

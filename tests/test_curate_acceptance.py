@@ -10,8 +10,8 @@ from curate_rows import add_feedback, add_row, make_settings
 
 from curate.acceptance import Acceptance, Verdict, company, judge, reasons, wording
 from curate.acceptance.summary import summary, text
-from curate.candidates import refresh
-from curate.sweep import sweep
+from curate.datasets.candidates import refresh
+from curate.tagging.sweep import sweep
 from ledger.database import tables
 from ledger.errors import ConfigError
 from ledger.records import Correction

@@ -16,8 +16,8 @@ from curate_rows import SYSTEM, add_feedback, make_settings
 
 from curate.acceptance import reasons
 from curate.acceptance.summary import Summary, summary
-from curate.build import build
-from curate.sweep import sweep
+from curate.datasets.build import build
+from curate.tagging.sweep import sweep
 from ledger.dataset import load
 from ledger.records import Interaction
 from ledger.settings import Settings

@@ -13,11 +13,11 @@ import yaml
 from curate_rows import SYSTEM, add_feedback, add_row, decide, make_settings
 from curate_versions import write_key
 
-from curate import reasons
-from curate.build import build, collect, main, summary
-from curate.decisions import correct
-from curate.export import export
-from curate.sweep import sweep
+from curate.datasets import reasons
+from curate.datasets.build import build, collect, main, summary
+from curate.datasets.export import export
+from curate.judging.decisions import correct
+from curate.tagging.sweep import sweep
 from ledger import dataset
 from ledger.database import tables
 from ledger.errors import ConfigError, DatasetError, GoldError, UsageError

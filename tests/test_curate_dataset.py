@@ -11,8 +11,8 @@ from conftest import MakeSettings
 from curate_rows import add_feedback, add_row
 from curate_versions import publish, write_key
 
-from curate import reasons
-from curate.build import build, collect
+from curate.datasets import reasons
+from curate.datasets.build import build, collect
 from ledger.database import tables
 from ledger.deployments import Deployments
 from ledger.files import write_jsonl

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from curate_rows import add_row
 
-from curate import decisions
-from curate.decisions import Outdated
-from curate.standing import done_since, judged, shown
-from curate.tags import add_tag
-from curate.undo import undo
+from curate.judging import decisions
+from curate.judging.decisions import Outdated
+from curate.judging.standing import done_since, judged, shown
+from curate.judging.undo import undo
+from curate.tagging.tags import add_tag
 from ledger.errors import RecordError, UnknownRow
 from ledger.records import Correction
 from ledger.store import Store, now

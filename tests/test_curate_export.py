@@ -14,10 +14,10 @@ from curate_rows import SYSTEM, add_row
 from curate_versions import publish, write_key
 from test_curate_dataset import correct, questions, say
 
-from curate import reasons
-from curate.build import build
-from curate.diff import diff, find
-from curate.export import export
+from curate.datasets import reasons
+from curate.datasets.build import build
+from curate.datasets.diff import diff, find
+from curate.datasets.export import export
 from flywheel.cli_dataset import dataset as dataset_commands
 from flywheel.cli_dataset import export as export_command
 from flywheel.console import Context

@@ -13,8 +13,8 @@ from curate_rows import add_row
 from curate_versions import write_key
 from test_curate_dataset import LONG, by_users, capped, correct, in_clusters, questions
 
-from curate import reasons
-from curate.build import build
+from curate.datasets import reasons
+from curate.datasets.build import build
 from ledger import dataset
 from ledger.database import tables
 from ledger.errors import DatasetError

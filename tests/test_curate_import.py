@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import MakeSettings
 
-from curate.export import export
+from curate.datasets.export import export
 from curate.imports import Summary, imported
 from curate.imports.read import LONGEST
 from flywheel.cli_import import import_

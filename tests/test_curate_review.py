@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from curate_rows import add_feedback, add_row, decide, make_settings
 
-from curate.decisions import correct, good
-from curate.queue import QueueItem, queue
-from curate.sweep import sweep
-from curate.tags import add_tag
-from curate.terminal import ReviewReport, render, review
+from curate.judging.decisions import correct, good
+from curate.judging.queue import QueueItem, queue
+from curate.judging.terminal import ReviewReport, render, review
+from curate.tagging.sweep import sweep
+from curate.tagging.tags import add_tag
 from ledger.errors import ConfigError, RecordError, UnknownRow
 from ledger.store import Store
 

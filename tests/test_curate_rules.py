@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from curate_rows import add_feedback, add_row, make_settings
 
-from curate import rules as rules_module
-from curate.matching import Matcher
-from curate.rules import COLUMNS, Rule, load_rules
-from curate.sweep import sweep
-from curate.tags import add_tag
-from curate.trial import run
+from curate.tagging import rules as rules_module
+from curate.tagging.matching import Matcher
+from curate.tagging.rules import COLUMNS, Rule, load_rules
+from curate.tagging.sweep import sweep
+from curate.tagging.tags import add_tag
+from curate.tagging.trial import run
 from flywheel.cli_tag import acceptance, tag
 from flywheel.console import Context
 from ledger.database import tables

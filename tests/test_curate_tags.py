@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sa
 from curate_rows import add_feedback, add_row, decide, make_settings
 
-from curate import gold_miss, tags, takeover
-from curate import sweep as sweeping
-from curate.decisions import correct
-from curate.sweep import sweep
-from curate.tags import add_tag, tag_window
+from curate.judging.decisions import correct
+from curate.tagging import gold_miss, tags, takeover
+from curate.tagging import sweep as sweeping
+from curate.tagging.sweep import sweep
+from curate.tagging.tags import add_tag, tag_window
 from ledger.database import tables
 from ledger.errors import RecordError, UnknownRow
 from ledger.hashing import canonical_json

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from conftest import MakeSettings
 from test_registry import write_adapter
 
-from curate.build import build, collect
-from curate.decisions import correct
-from curate.sweep import sweep
+from curate.datasets.build import build, collect
+from curate.judging.decisions import correct
+from curate.tagging.sweep import sweep
 from flywheel.cli import cli
 from flywheel.forget import forget, subject_of, text, trained_on_forgotten
 from flywheel.status import status, status_text

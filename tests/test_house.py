@@ -39,7 +39,7 @@ HOMES = {
     "fastapi": ("serve/", "curate/review/"),
     "starlette": ("serve/", "curate/review/"),
     "sklearn": ("curate/clusters/",),
-    "datasketch": ("curate/near.py",),
+    "datasketch": ("curate/datasets/near.py",),
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from servers import Ours
 
-from curate.decisions import correct
+from curate.judging.decisions import correct
 from ledger.files import read_json, write_jsonl
 
 ROOT = Path(__file__).parent.parent

@@ -15,10 +15,10 @@ from browser import (
 )
 from curate_rows import add_feedback, add_row, make_settings
 
-from curate.build import build
-from curate.decisions import shown
-from curate.sweep import sweep
-from curate.tags import add_tag
+from curate.datasets.build import build
+from curate.judging.decisions import shown
+from curate.tagging.sweep import sweep
+from curate.tagging.tags import add_tag
 from ledger import dataset
 from ledger.store import Store, now
 

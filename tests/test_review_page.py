@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from curate.review.app import create
 from curate.review.texts import Piece, differences, tokens
-from curate.sweep import sweep
-from curate.tags import add_tag
+from curate.tagging.sweep import sweep
+from curate.tagging.tags import add_tag
 from ledger.database import tables
 from ledger.store import now
 

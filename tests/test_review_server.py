@@ -9,8 +9,8 @@ import pytest
 from browser import logged_in, served
 from servers import Ours
 
-from curate.build import build
-from curate.sweep import sweep
+from curate.datasets.build import build
+from curate.tagging.sweep import sweep
 from ledger import dataset
 
 QUESTIONS = (

@@ -28,7 +28,7 @@ from kept_rows import (
     tag,
 )
 
-from curate.sweep import sweep
+from curate.tagging.sweep import sweep
 from eval.estimate import mean, total
 from ledger.database import tables
 from ledger.keeping import settle as settle_module

@@ -5,7 +5,7 @@
 
 Covers what decides about one correction: who wrote it, what its text looks like, what others said
 (`reasons`). The caps of pairs per user and per cluster are applied where a dataset is built
-(`curate.select`), since only there is known what else is in it.
+(`curate.datasets.select`), since only there is known what else is in it.
 """
 
 from curate.acceptance.policy import Acceptance, Verdict, judge

@@ -2,15 +2,15 @@
 
 A reason may go on after a colon with what was found (`language: en, its question is de`); what
 stands before the colon is one of these words, and that is what summaries count (`word_of`).
-Why an accepted correction is not in a dataset is `curate.reasons`; its caps are named here,
-too, so that a summary can list who reached them.
+Why an accepted correction is not in a dataset is `curate.datasets.reasons`; its caps are named
+here, too, so that a summary can list who reached them.
 """
 
 from __future__ import annotations
 
-from curate.reasons import CLUSTER as CAP_CLUSTER
-from curate.reasons import SUBJECT as CAP_SUBJECT
-from curate.reasons import SUBJECT_EVER as CAP_SUBJECT_EVER
+from curate.datasets.reasons import CLUSTER as CAP_CLUSTER
+from curate.datasets.reasons import SUBJECT as CAP_SUBJECT
+from curate.datasets.reasons import SUBJECT_EVER as CAP_SUBJECT_EVER
 
 # -- nobody needs to look: rejected -----------------------------------------------------------
 

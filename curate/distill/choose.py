@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from curate.standing import judged
+from curate.judging.standing import judged
 from ledger.database import tables
 from ledger.marks import DRIFT_WINDOW, IMPORTED
 from ledger.records import Interaction

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from curate.decisions import Outdated, leave
+from curate.judging.decisions import Outdated, leave
 from curate.review import csrf
 from curate.review.keys import People, Person, keys_file
 from curate.review.login import Attempts, Sessions

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from curate.queue import QueueItem, items, said
+from curate.judging.queue import QueueItem, items, said
+from curate.judging.standing import Shown, done_since, shown, words_about
 from curate.review import texts
 from curate.review.keys import Person
 from curate.review.texts import Piece, Token
-from curate.standing import Shown, done_since, shown, words_about
 from ledger.database import tables
 from ledger.marks import rank_name
 from ledger.settings import Settings

@@ -14,7 +14,7 @@ import secrets
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from curate.standing import ROLES, Role
+from curate.judging.standing import ROLES, Role
 from ledger.errors import ConfigError, RecordError
 from ledger.settings import Settings
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from curate.review.app import create
 from curate.review.keys import People, keys_file
-from curate.sweep import sweep
+from curate.tagging.sweep import sweep
 from ledger.errors import FlywheelError
 from ledger.loopback import is_loopback
 from ledger.settings import Settings

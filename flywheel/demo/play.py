@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from curate.sweep import sweep
+from curate.tagging.sweep import sweep
 from flywheel.demo.product import Product, Reply
 from flywheel.demo.report import Report
 from flywheel.demo.stream import Message, Stream, make_stream, write_gold

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from curate import diff
+from curate.datasets import diff
 from curate.review.looks.row import trained_on
 from ledger.database import tables
 from ledger.dataset import MANIFEST

@@ -13,14 +13,14 @@ from fastapi import APIRouter, Depends, Form
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from curate import decisions
-from curate.queue import QueueItem, items, next_item
+from curate.judging import decisions
+from curate.judging.queue import QueueItem, items, next_item
+from curate.judging.standing import Shown, shown
+from curate.judging.undo import undo as take_back
 from curate.review import item as views
 from curate.review.keys import Person
 from curate.review.web import alias_of, person, render, requires, settings_of, store_of
-from curate.standing import Shown, shown
-from curate.tags import add_tag
-from curate.undo import undo as take_back
+from curate.tagging.tags import add_tag
 from ledger.errors import FlywheelError, RecordError, UnknownRow
 from ledger.store import Store
 

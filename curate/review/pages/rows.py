@@ -17,7 +17,7 @@ from curate.review.keys import Person
 from curate.review.looks import live, row, search, series
 from curate.review.looks.search import Cursor, Filter
 from curate.review.web import alias_of, person, render, requires, settings_of, store_of
-from curate.tags import add_tag
+from curate.tagging.tags import add_tag
 from ledger.marks import OPERATOR_REVIEW, RANKS
 from ledger.records import Correction, Feedback, Interaction, Tag
 from ledger.store import Store

@@ -1,5 +1,5 @@
 """What the next dataset of an alias would hold: everything that the choice depends on, brought
-together from the ledger and given to `curate.select`.
+together from the ledger and given to `curate.datasets.select`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from curate.candidates import candidates, refresh
-from curate.near import Signer
-from curate.select import Gold, History, Selection, select
+from curate.datasets.candidates import candidates, refresh
+from curate.datasets.near import Signer
+from curate.datasets.select import Gold, History, Selection, select
 from ledger.database import tables
 from ledger.deployments import BASE, Deployments
 from ledger.errors import RegistryError

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from curate.rules import COLUMNS
+from curate.tagging.rules import COLUMNS
 from ledger.database import tables
 from ledger.records import Tag
 from ledger.store import Store, now

@@ -1,6 +1,6 @@
 """How rows stand: who has said what about them, and which are settled.
 
-Reads only; `curate.decisions` is what people say.
+Reads only; `curate.judging.decisions` is what people say.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from curate import reasons
-from curate.candidates import Maker
-from curate.plan import Plan
-from curate.select import Chosen
+from curate.datasets import reasons
+from curate.datasets.candidates import Maker
+from curate.datasets.plan import Plan
+from curate.datasets.select import Chosen
 from ledger import dataset
 from ledger.dataset import Copy, Pair
 from ledger.settings import Settings

@@ -72,7 +72,7 @@ def find(settings: Settings, store: Store, alias: str, name: str) -> Frozen:
             return known[-back]
         raise UsageError(
             f"{alias!r} has {len(known)} dataset(s), so there is no {name} one",
-            remedy="`flywheel retrain`, or `python -m curate.build`, makes one.",
+            remedy="`flywheel retrain`, or `python -m curate.datasets.build`, makes one.",
         )
     wanted = _id(settings, alias, name)
     fitting = [one for one in store.datasets() if _fits(one.dataset_id, wanted)]

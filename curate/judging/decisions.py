@@ -1,6 +1,6 @@
 """What people say about a row: accept, reject, another text, the answer was good, not now.
 
-`curate.undo` takes it back.
+`curate.judging.undo` takes it back.
 
 Every statement is appended, in one transaction with the review that says who made it. An
 operator's word settles a row. Reviewers settle it together: `curate.acceptance.people` different
@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, cast
 
 import sqlalchemy as sa
 
-from curate.standing import Role, Shown, judged, shown, words_about
+from curate.judging.standing import Role, Shown, judged, shown, words_about
 from ledger.database import tables
 from ledger.errors import RecordError, RedactionFailed
 from ledger.records import Correction, Decision, Interaction, Source

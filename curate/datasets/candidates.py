@@ -6,7 +6,7 @@ another correction holds, or when something changed that shapes pairs (`_builder
 of a build follows what is new.
 
 Covers making the pairs themselves, too (`Maker`). Which candidates go into a dataset is decided
-in `curate.select`.
+in `curate.datasets.select`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
-from curate import reasons
-from curate.standing import words_about
+from curate.datasets import reasons
+from curate.judging.standing import words_about
 from ledger.database import tables
 from ledger.dataset import Pair, digest_of
 from ledger.errors import ConfigError, RedactionFailed
@@ -48,7 +48,7 @@ class Candidate(NamedTuple):
         problem: why it can never be a pair; "" where it can.
         question, answer: keyed hashes; the same for the same question, and the same answer.
         digest: of the pair, see `ledger.dataset`.
-        signature: of the question, see `curate.near`.
+        signature: of the question, see `curate.datasets.near`.
         author: who wrote the correction; who called the answer good.
         facts: characters of the answer, and the version that answered.
     """
@@ -244,7 +244,7 @@ def _last() -> sa.Select[Any]:
 
 def _builder(settings: Settings) -> str:
     """Names all that shapes a candidate, so that what was found under other settings is known."""
-    from curate.near import SCHEME
+    from curate.datasets.near import SCHEME
 
     privacy = settings.privacy
     names: list[Any] = []
@@ -286,7 +286,7 @@ def _new_good(settings: Settings, store: Store, builder: str) -> dict[str, str]:
 
 def _keep(store: Store, builder: str, made: Iterable[Made], numbers: dict[str, int]) -> int:
     """Write down what is known about rows now; returns how many."""
-    from curate.near import Signer
+    from curate.datasets.near import Signer
 
     signer = Signer(store)
     found = [_values(one, store, signer, builder, numbers[one.row.row_id]) for one in made]

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 
 from curate.acceptance import Acceptance, Verdict, judge
 from curate.acceptance import reasons as because
-from curate.matching import Matcher
-from curate.standing import judged, words_about
-from curate.swept import Counts, add, columns_of, mark
+from curate.judging.standing import judged, words_about
+from curate.tagging.matching import Matcher
+from curate.tagging.swept import Counts, add, columns_of, mark
 from ledger.database import tables
 from ledger.marks import (
     CONTRADICTED,

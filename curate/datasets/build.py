@@ -1,11 +1,11 @@
 """The dataset of a run: accepted corrections of an alias and good answers, frozen.
 
-    python -m curate.build --config C --alias A --run DIR
+    python -m curate.datasets.build --config C --alias A --run DIR
 
-Takes over what is new (feedback, tags, clusters), chooses the pairs (`curate.select`) and
+Takes over what is new (feedback, tags, clusters), chooses the pairs (`curate.datasets.select`) and
 freezes `DIR/dataset` (`ledger.dataset`). The cost follows what is new: what was looked at before
-is known (`curate.candidates`), and a pair that stood in the last dataset is taken over with its
-seal. What is left out stands in the manifest and in the ledger, by reason.
+is known (`curate.datasets.candidates`), and a pair that stood in the last dataset is taken over
+with its seal. What is left out stands in the manifest and in the ledger, by reason.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def collect(settings: Settings, store: Store, alias: str) -> Pool:
     """All pairs that a dataset of the alias would have now, opened.
 
     Raises:
-        ConfigError, GoldError: see `curate.plan.plan`.
+        ConfigError, GoldError: see `curate.datasets.plan.plan`.
     """
-    from curate.pairs import pairs
-    from curate.plan import plan
+    from curate.datasets.pairs import pairs
+    from curate.datasets.plan import plan
 
     made = plan(settings, store, alias)
     left_out = {reason: list(ids) for reason, ids in made.selection.left_out.items()}
@@ -113,9 +113,9 @@ def _freeze(
 def _attempt(
     settings: Settings, store: Store, alias: str, folder: Path
 ) -> tuple[DatasetManifest, list[str]]:
-    from curate import card
-    from curate.pairs import Lines, pairs
-    from curate.plan import plan
+    from curate.datasets import card
+    from curate.datasets.pairs import Lines, pairs
+    from curate.datasets.plan import plan
 
     forgotten = _forgotten(store)
     made = plan(settings, store, alias)
@@ -199,7 +199,7 @@ def prepare(settings: Settings, store: Store, alias: str) -> dict[str, float]:
         The seconds that each part took.
     """
     from curate.clusters import update
-    from curate.sweep import sweep
+    from curate.tagging.sweep import sweep
 
     seconds, started = {}, time.perf_counter()
     sweep(settings, store)
@@ -212,7 +212,7 @@ def prepare(settings: Settings, store: Store, alias: str) -> dict[str, float]:
 
 def main(words: list[str] | None = None) -> int:
     """The command. Takes over what is new first; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m curate.build", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m curate.datasets.build", description=__doc__)
     parser.add_argument("--config", required=True, type=Path, help="configuration file")
     parser.add_argument("--alias", required=True, help="whose corrections")
     parser.add_argument("--run", required=True, type=Path, help="folder of the run")

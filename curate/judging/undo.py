@@ -9,8 +9,8 @@ from typing import NamedTuple, cast
 
 import sqlalchemy as sa
 
-from curate.decisions import PAST, Outdated, append, restated
-from curate.standing import Role
+from curate.judging.decisions import PAST, Outdated, append, restated
+from curate.judging.standing import Role
 from ledger.database import tables
 from ledger.errors import RecordError
 from ledger.marks import PROPOSED

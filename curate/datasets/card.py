@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from curate import reasons
-from curate.select import Selection
+from curate.datasets import reasons
+from curate.datasets.select import Selection
 from ledger.dataset import DatasetManifest
 from ledger.settings import Settings
 

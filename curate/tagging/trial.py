@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from curate.matching import Matcher
-from curate.rules import COLUMNS, Rule
+from curate.tagging.matching import Matcher
+from curate.tagging.rules import COLUMNS, Rule
 from ledger.database import tables
 from ledger.marks import REOPENS, queue_rank
 from ledger.store import Store, now

@@ -22,9 +22,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from curate import reasons
-from curate.candidates import Candidate
-from curate.near import links
+from curate.datasets import reasons
+from curate.datasets.candidates import Candidate
+from curate.datasets.near import links
 from ledger.dataset import Split
 from ledger.records import ANONYMOUS
 from ledger.settings import Curate

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
 
-from curate.rules import Rule, load_rules
+from curate.tagging.rules import Rule, load_rules
 from ledger.database import tables
 from ledger.records import Tag, is_negative
 from ledger.settings import Settings

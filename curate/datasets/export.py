@@ -1,6 +1,6 @@
 """The pairs of an alias in the form that a trainer takes: one JSON object a line.
 
-The same pairs as in a dataset that is built now; `curate.views` says what the forms are.
+The same pairs as in a dataset that is built now; `curate.datasets.views` says what the forms are.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from curate import reasons
-from curate.build import Pool, collect, nothing_to_train_on
-from curate.views import VIEWS
+from curate.datasets import reasons
+from curate.datasets.build import Pool, collect, nothing_to_train_on
+from curate.datasets.views import VIEWS
 from ledger.errors import LedgerError, RegistryError, UsageError
 from ledger.files import write_jsonl
 from ledger.registry import TRAINING_DATA, Registry

@@ -1,7 +1,7 @@
 """Tags by hand and by program: appended marks, on one row or on all rows of a window.
 
-Tags by rule are `curate.rules`; what each sweep tags by itself is `curate.sweep`. A client of
-the server tags with `tags` in `POST /v1/feedback`.
+Tags by rule are `curate.tagging.rules`; what each sweep tags by itself is `curate.tagging.sweep`.
+A client of the server tags with `tags` in `POST /v1/feedback`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ All conditions of `when` must hold. `sample` tags that share of the rows that ma
 keyed hash of the rule's name and the row's id, so that a second run chooses the same ones and two
 rules choose apart. Text is opened only for rows that fit in all that can be seen without it.
 
-Covers what a rule can say, and reading rules. Finding the rows they match is `curate.matching`;
-trying them on the past is `curate.trial`.
+Covers what a rule can say, and reading rules. Finding the rows they match is
+`curate.tagging.matching`; trying them on the past is `curate.tagging.trial`.
 """
 
 from __future__ import annotations

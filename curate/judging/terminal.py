@@ -1,7 +1,7 @@
 """The queue in a terminal: one row after the other, for a machine without a browser.
 
-Says the same things as the page (`curate.decisions`), as an operator. Rows that are on the page's
-screens are not shown here, and the other way round.
+Says the same things as the page (`curate.judging.decisions`), as an operator. Rows that are on the
+page's screens are not shown here, and the other way round.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from curate import decisions
-from curate.queue import QueueItem, next_item, said
-from curate.tags import add_tag
-from curate.undo import undo
+from curate.judging import decisions
+from curate.judging.queue import QueueItem, next_item, said
+from curate.judging.undo import undo
+from curate.tagging.tags import add_tag
 from ledger.errors import RecordError
 from ledger.settings import Settings
 from ledger.store import Store

@@ -19,11 +19,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from curate.acceptance import Acceptance
-from curate.gold_miss import GoldMisses
-from curate.matching import Matcher
-from curate.rules import COLUMNS
-from curate.swept import Counts, SweepReport, add, columns_of, mark
-from curate.takeover import Takeover
+from curate.tagging.gold_miss import GoldMisses
+from curate.tagging.matching import Matcher
+from curate.tagging.rules import COLUMNS
+from curate.tagging.swept import Counts, SweepReport, add, columns_of, mark
+from curate.tagging.takeover import Takeover
 from ledger.database import tables
 from ledger.keeping.confidence import Thresholds
 from ledger.keeping.rollups import hour_of
