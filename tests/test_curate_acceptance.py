@@ -226,7 +226,7 @@ def test_the_same_long_text_of_several_users_waits_and_the_same_label_does_not(
     assert report.reasons == {reasons.SAME_TEXT: 3}
     for number in range(6, 12):
         fields = {"ts": NOW + number, "subject": f"s{number}"}
-        label = "balance_not_updated_after_a_transfer_by_cheque"
+        label = "refund_of_a_returned_parcel_not_received_yet"
         add_feedback(store, f"r{number}", correction=label, **fields)
     assert sweep(settings, store).accepted == 6
 

@@ -8,7 +8,7 @@ feedback makes: what a reviewer decides later does not count again.
 
 *The same text from several users* counts only where it is a sentence: forty characters and five
 words. In a product that sorts messages hundreds of honest users send the same label within an hour
-(`balance_not_updated_after_bank_transfer`), and equal labels say nothing; two people who type the
+(`refund_of_a_returned_parcel_not_received`), and equal labels say nothing; two people who type the
 same sentence by chance are rare. Shorter texts are held by what is said of their question instead:
 another answer of somebody else to the same question (`contradicts`).
 """
