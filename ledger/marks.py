@@ -39,6 +39,11 @@ REOPENS = 1
 _NOT_BY_RULE = (USER_EDIT, DRIFT_WINDOW, IMPORTED)
 
 
+def by_user(subject: str | None) -> str:
+    """Who tagged, as in `Tag.who`, where a user did; None: one of whom nothing is known."""
+    return f"user:{subject or 'unknown'}"
+
+
 def rank_name(rank: int) -> str:
     """What brought rows of a rank into the queue, in words."""
     names = {PROPOSED: "proposed correction", _BY_RULE: "rule"}

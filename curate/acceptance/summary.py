@@ -17,6 +17,7 @@ from ledger.marks import CORRECTION_REJECTED, CORRECTION_WAITS
 from ledger.records import ANONYMOUS
 from ledger.store import Store
 from ledger.store.base import STREAM
+from ledger.store.corrections import holding
 
 #: People who are listed.
 LISTED = 10
@@ -139,11 +140,10 @@ def summary(store: Store, alias: str, *, since: float | None = None) -> Summary:
 def _corrections(store: Store, alias: str, since: float | None) -> list[tuple[str, str, str, str]]:
     """What holds for rows: row id, source, author, decision."""
     said, rows = tables.corrections, tables.interactions
-    last = sa.select(sa.func.max(said.c.seq)).group_by(said.c.row_id)
     query = (
         sa.select(said.c.row_id, said.c.source, said.c.author, said.c.decision)
         .join(rows, rows.c.row_id == said.c.row_id)
-        .where(said.c.seq.in_(last), rows.c.alias == alias)
+        .where(said.c.seq.in_(holding()), rows.c.alias == alias)
     )
     return _all(store, query if since is None else query.where(said.c.ts >= since))
 

@@ -29,6 +29,7 @@ from ledger.redact import Redactor
 from ledger.settings import Settings
 from ledger.store import Store
 from ledger.store.base import PAGE, STREAM, chunks
+from ledger.store.corrections import holding
 
 Kind = Literal["correction", "replay"]
 #: Where the answer itself is what is trained on: no correction has this number.
@@ -196,7 +197,7 @@ def candidates(settings: Settings, store: Store, alias: str) -> Iterator[Candida
     query = (
         sa.select(table, said.c.source, said.c.author)
         .join(said, said.c.seq == table.c.correction)
-        .where(own, said.c.decision == "accepted", said.c.seq.in_(_last()))
+        .where(own, said.c.decision == "accepted", said.c.seq.in_(holding()))
     )
     replay = sa.select(table).where(own, table.c.correction == _REPLAY)
     with store.reading() as connection:
@@ -217,7 +218,7 @@ def good_rows(settings: Settings, store: Store) -> dict[str, str]:
     vote alone is never trained on.
     """
     corrected = sa.select(_corrections.c.row_id).where(
-        _corrections.c.decision == "accepted", _corrections.c.seq.in_(_last())
+        _corrections.c.decision == "accepted", _corrections.c.seq.in_(holding())
     )
     query = (
         sa.select(_reviews.c.row_id)
@@ -235,11 +236,6 @@ def good_rows(settings: Settings, store: Store) -> dict[str, str]:
                 if operators or len(roles) >= settings.curate.acceptance.people:
                     found[row_id] = (operators or sorted(roles))[0]
     return found
-
-
-def _last() -> sa.Select[Any]:
-    """Numbers of the corrections that hold."""
-    return sa.select(sa.func.max(_corrections.c.seq)).group_by(_corrections.c.row_id)
 
 
 def _builder(settings: Settings) -> str:
@@ -264,7 +260,7 @@ def _new_corrections(store: Store, builder: str) -> dict[str, int]:
     query = (
         sa.select(said.c.row_id, said.c.seq)
         .outerjoin(table, known)
-        .where(said.c.decision == "accepted", said.c.seq.in_(_last()), table.c.row_id.is_(None))
+        .where(said.c.decision == "accepted", said.c.seq.in_(holding()), table.c.row_id.is_(None))
         .order_by(said.c.seq)
     )
     with store.reading() as connection:

@@ -22,8 +22,6 @@ _NEIGHBOURS = 4
 _SHORT = 400  # characters of a neighbour's texts
 _DAY = 86_400
 
-differences = texts.differences
-
 
 class Turn(NamedTuple):
     """A message of the conversation."""

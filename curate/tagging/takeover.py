@@ -25,6 +25,7 @@ from ledger.marks import (
     CORRECTION_WAITS,
     USER_EDIT,
     USER_NEGATIVE,
+    by_user,
 )
 from ledger.records import ANONYMOUS, Correction, Feedback, Interaction, Tag
 from ledger.settings import Settings
@@ -165,7 +166,7 @@ class Takeover:
     def _say(self, one: Feedback, verdict: Verdict, connection: sa.Connection) -> None:
         """Count why, and mark the row: words only, for tags are not sealed."""
         self._counts.reasons += Counter(verdict.words)
-        who, why = f"user:{one.subject or 'unknown'}", "; ".join(verdict.words)
+        who, why = by_user(one.subject), "; ".join(verdict.words)
         marks = []
         # That a source is not trusted is nothing to say about the row.
         if verdict.decision != "accepted" and verdict.words != [because.UNTRUSTED]:
@@ -181,7 +182,7 @@ def _tags_of(given: Feedback, row: Interaction | None) -> list[Tag]:
     """The marks that a piece of feedback leaves; the user's reason stays in the feedback."""
     if row is None:
         return []
-    who = f"user:{given.subject or 'unknown'}"
+    who = by_user(given.subject)
     signals = {
         "thumbs down": given.rating == "down",
         f"score {given.score}": given.score is not None and given.score < 0.5,

@@ -28,6 +28,17 @@ class Stated(NamedTuple):
     why: str
 
 
+def holding(row_ids: Sequence[str] | None = None) -> sa.Select[Any]:
+    """Numbers of the corrections that hold, which is the last one of each row.
+
+    Args:
+        row_ids: of these rows alone, so that no others are read.
+    """
+    table = tables.corrections
+    query = sa.select(sa.func.max(table.c.seq)).group_by(table.c.row_id)
+    return query if row_ids is None else query.where(table.c.row_id.in_(row_ids))
+
+
 class Corrections(Interactions):
     """The table `corrections`."""
 
@@ -81,14 +92,13 @@ class Corrections(Interactions):
         Those whose text is gone, because somebody was forgotten, are left out.
         """
         table = tables.corrections
-        last = sa.select(sa.func.max(table.c.seq)).group_by(table.c.row_id)
-        query = sa.select(table).where(table.c.seq.in_(last)).order_by(table.c.seq)
+        query = sa.select(table).order_by(table.c.seq)
         if decision is not None:
             query = query.where(table.c.decision == decision)
         rows: list[dict[str, Any]] = []
         with self.reading() as connection:
             for chunk in [None] if row_ids is None else list(chunks(row_ids)):
-                part = query if chunk is None else query.where(table.c.row_id.in_(chunk))
+                part = query.where(table.c.seq.in_(holding(chunk)))
                 rows += [dict(values) for values in connection.execute(part).mappings()]
             keys = self._keys((fields["text"] for fields in rows), connection)
             found = {}

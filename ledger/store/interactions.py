@@ -208,11 +208,8 @@ class Interactions(Base):
             after_seq: only rows stored after this sequence number.
         """
         table = tables.interactions
-        of_ids = row_ids is not None
-        query = _chosen(sa.select(table), None if of_ids else alias, version, tag, since, until)
-        if of_ids and alias is not None:
-            # Not by the index on aliases, which SQLite would take, and read all of its rows.
-            query = query.where(sa.func.coalesce(table.c.alias, "") == alias)
+        by_id = row_ids is not None
+        query = _chosen(sa.select(table), alias, version, tag, since, until, by_id=by_id)
         query = query.where(table.c.seq > after_seq)
         query = query.order_by(table.c.seq.desc() if newest_first else table.c.seq)
         if limit is not None:
@@ -281,13 +278,20 @@ def _chosen(
     tag: str | None,
     since: float | None,
     until: float | None,
+    *,
+    by_id: bool = False,
 ) -> sa.Select[Any]:
-    """A query of interactions, narrowed."""
+    """A query of interactions, narrowed.
+
+    Args:
+        by_id: the rows are looked up by id. Then not by the indexes on aliases and versions, which
+            SQLite would take instead, and read all rows of the one asked for.
+    """
     table, tags = tables.interactions, tables.tags
-    if alias is not None:
-        query = query.where(table.c.alias == alias)
-    if version is not None:
-        query = query.where(table.c.version == version)
+    for column, wanted in ((table.c.alias, alias), (table.c.version, version)):
+        if wanted is not None:
+            plain = sa.func.coalesce(column, "") if by_id else column
+            query = query.where(plain == wanted)
     if tag is not None:
         query = query.where(table.c.row_id.in_(sa.select(tags.c.row_id).where(tags.c.tag == tag)))
     if since is not None:

@@ -14,6 +14,7 @@ from ledger.dialects import conversation
 from ledger.errors import FlywheelError, RowRefused
 from ledger.hashing import canonical_json
 from ledger.keys.vault import Vault
+from ledger.marks import by_user
 from ledger.records import Feedback, FeedbackIn, Interaction, Tag
 from ledger.settings import Settings
 from ledger.store import Prepared, Store
@@ -159,7 +160,7 @@ class Intake:
         A tag is not sealed, so it cannot be forgotten.
         """
         kept, _ = self._store.redacted({name: name for name in names})
-        who = f"user:{row.subject or 'unknown'}"
+        who = by_user(row.subject)
         return [
             Tag(row_id=row.row_id, tag=name, who=who, why="sent with feedback", ts=row.ts)
             for name in dict.fromkeys(names)

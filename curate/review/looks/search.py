@@ -17,6 +17,7 @@ from ledger.database import tables
 from ledger.marks import USER_NEGATIVE
 from ledger.records import Interaction
 from ledger.store import Store
+from ledger.store.corrections import holding
 
 #: Rows shown at once.
 SHOWN = 50
@@ -195,10 +196,9 @@ def _sides(wanted: Filter) -> list[sa.Select[Any]]:
     if wanted.correction == "any":
         sides.append(sa.select(_corrections.c.row_id))
     elif wanted.correction is not None:
-        last = sa.select(sa.func.max(_corrections.c.seq)).group_by(_corrections.c.row_id)
         sides.append(
             sa.select(_corrections.c.row_id).where(
-                _corrections.c.decision == wanted.correction, _corrections.c.seq.in_(last)
+                _corrections.c.decision == wanted.correction, _corrections.c.seq.in_(holding())
             )
         )
     if wanted.feedback == "any":

@@ -18,6 +18,7 @@ from curate.judging.queue import QueueItem, items, next_item
 from curate.judging.standing import Shown, shown
 from curate.judging.undo import undo as take_back
 from curate.review import item as views
+from curate.review import texts
 from curate.review.keys import Person
 from curate.review.web import alias_of, person, render, requires, settings_of, store_of
 from curate.tagging.tags import add_tag
@@ -264,7 +265,7 @@ def draft(
     store.save_draft(row, who.name, "" if same else text)
     return JSONResponse(
         {
-            "pieces": views.differences(item.response, text.strip()),
+            "pieces": texts.differences(item.response, text.strip()),
             "warnings": [] if same else views.warnings(store, settings, row, text.strip()),
             "changed": not same,
             "newer": shown(store, row) != _seen(seen),
