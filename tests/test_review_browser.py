@@ -94,7 +94,8 @@ def test_ten_rows_by_keyboard_alone_are_in_the_next_dataset(
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
     tab.goto("/support/queue")
-    tab.keyboard.type(page.key("ada"))  # the field has the focus
+    tab.locator("input:focus").wait_for()  # the page gives it to the field once it is drawn
+    tab.keyboard.type(page.key("ada"))
     with tab.expect_navigation():
         tab.keyboard.press("Enter")
     seen = []
