@@ -172,7 +172,7 @@ class Deployments:
 
     def _events(self, condition: sa.ColumnElement[bool]) -> list[DeploymentEvent]:
         table = tables.deployments
-        columns = [column for column in table.columns if column.name != "after"]
+        columns = [c for c in table.columns if c.name not in ("after", "report")]
         query = sa.select(*columns).where(condition).order_by(table.c.seq)
         with self._store.reading() as connection:
             return [DeploymentEvent(**values) for values in connection.execute(query).mappings()]

@@ -144,6 +144,7 @@ deployments = Table(
     Column("who", String, nullable=False),
     Column("why", Text, nullable=False),
     Column("after", Integer, nullable=False),  # the alias's last event when this was decided
+    Column("report", Text),  # JSON: what the decision rests on, no text of users
     # Two writers that decided on the same state cannot both append.
     UniqueConstraint("alias", "after"),
     sqlite_autoincrement=True,
@@ -313,12 +314,14 @@ spending = Table(
     Column("seq", _Seq, primary_key=True, autoincrement=True),
     Column("ts", Double, nullable=False),
     Column("alias", String, nullable=False),
-    Column("what", String, nullable=False),  # teacher, judge
+    Column("what", String, nullable=False),  # teacher, judge, training, gate, shadow
     Column("model", String, nullable=False),
     Column("calls", BigInteger, nullable=False),
     Column("prompt_tokens", BigInteger, nullable=False),
     Column("completion_tokens", BigInteger, nullable=False),
     Column("cost", Double),  # in the currency of the price table; NULL where no price is set
+    Column("version", String),  # pinned name it was spent on; NULL: on none in particular
+    Column("gpu_seconds", Double, nullable=False, server_default="0"),  # of one GPU or box
     Index("spending_alias_ts", "alias", "ts"),
     sqlite_autoincrement=True,
 )
@@ -334,6 +337,107 @@ alerts = Table(
     Column("until", Double, nullable=False),
     Column("report", Text, nullable=False),  # JSON
     Index("alerts_alias_ts", "alias", "ts"),
+    sqlite_autoincrement=True,
+)
+
+# -- the gate --------------------------------------------------------------------------------------
+
+# Which gate packs an alias has, as they were taken up, changed or let go.
+packs = Table(
+    "packs",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("alias", String, nullable=False),
+    Column("ts", Double, nullable=False),
+    Column("name", String, nullable=False),
+    Column("pack_hash", String, nullable=False),
+    Column("action", String, nullable=False),  # adopted, tightened, loosened, removed
+    Column("content", Text, nullable=False),  # JSON of the pack; no text of users
+    Column("who", String, nullable=False),
+    Column("why", Text, nullable=False),
+    Index("packs_alias", "alias", "name"),
+    sqlite_autoincrement=True,
+)
+
+# Answers to the gate's questions, so that none is asked twice. Not of users' requests.
+gate_answers = Table(
+    "gate_answers",
+    metadata,
+    Column("key", String, primary_key=True),  # hash of version, question, sampling and sample
+    Column("ts", Double, nullable=False),
+    Column("alias", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("row_id", String),  # where the question is a stored row: the row
+    Column("text", LargeBinary, nullable=False),  # packed, sealed as the row is
+    Index("gate_answers_alias_version", "alias", "version"),
+    Index("gate_answers_row", "row_id"),
+)
+
+# -- the loop --------------------------------------------------------------------------------------
+
+# Who does what now, so that nobody else does it too: taken, renewed and given back in place.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("holder", String, nullable=False),
+    Column("token", String, nullable=False),  # of this taking; another one has another
+    Column("since", Double, nullable=False),
+    Column("until", Double, nullable=False),
+    Column("what", Text, nullable=False),
+)
+
+# What a continuous watch remembers between two looks, changed in place. Derived from rows.
+watches = Table(
+    "watches",
+    metadata,
+    Column("name", String, primary_key=True),  # alias/signal
+    Column("ts", Double, nullable=False),
+    Column("state", Text, nullable=False),  # JSON
+)
+
+firings = Table(
+    "firings",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("alias", String, nullable=False),
+    Column("ts", Double, nullable=False),
+    Column("triggers", Text, nullable=False),  # JSON: names of those that fired
+    Column("decision", String, nullable=False),  # retrain, collect
+    Column("report", Text, nullable=False),  # JSON
+    Index("firings_alias_ts", "alias", "ts"),
+    sqlite_autoincrement=True,
+)
+
+# What came of a firing, as it came: a run, a verdict, a stage, a rollback.
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("firing", _Seq, nullable=False, index=True),
+    Column("ts", Double, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("report", Text, nullable=False),  # JSON
+    sqlite_autoincrement=True,
+)
+
+# What a candidate would have said to a live question that another version answered.
+shadows = Table(
+    "shadows",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("row_id", String, nullable=False),
+    Column("alias", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("ts", Double, nullable=False),
+    Column("text", LargeBinary, nullable=False),  # packed, sealed as the row is
+    Column("mean_logprob", Double),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("latency_ms", Double, nullable=False),
+    Column("preferred", String),  # candidate, live or tie; NULL: not judged
+    UniqueConstraint("row_id", "version"),
+    Index("shadows_version", "alias", "version", "ts"),
     sqlite_autoincrement=True,
 )
 

@@ -18,7 +18,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from ledger.errors import ConfigError
 from ledger.settings.curation import Curate
+from ledger.settings.drift import Drift
+from ledger.settings.gate import Gate
+from ledger.settings.prices import Prices
+from ledger.settings.rollout import Rollout
 from ledger.settings.section import Section
+from ledger.settings.train import Train
+from ledger.settings.triggers import Triggers
 from ledger.strict_yaml import read_yaml
 
 CONFIG_VARIABLE = "FLYWHEEL_CONFIG"
@@ -182,53 +188,6 @@ class Privacy(Section):
         return self.master_key_file or self.key_file.with_name("master.key")
 
 
-class Train(Section):
-    """How an adapter is trained."""
-
-    rank: int = Field(16, ge=1, description="LoRA rank")
-    alpha: float = Field(32, gt=0, description="LoRA alpha; the update is scaled by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
-    target_modules: str | tuple[str, ...] = Field(
-        "all-linear", description="modules that get an adapter"
-    )
-    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate")
-    epochs: float = Field(3, gt=0, description="passes over the dataset")
-    batch_size: int = Field(8, ge=1, description="rows a forward pass")
-    accumulation: int = Field(1, ge=1, description="forward passes a step")
-    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the steps spent warming up")
-    weight_decay: float = Field(0.0, ge=0, description="weight decay of the adapter's weights")
-    max_length: int | None = Field(
-        None, ge=16, description="refuse rows longer than this, tokens; unset: model.max_length"
-    )
-    seed: int = Field(17, description="seed of initialisation and shuffling")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    gradient_checkpointing: bool = Field(
-        False, description="trade a third of the speed for activation memory"
-    )
-    checkpoint_steps: int = Field(25, ge=1, description="steps between two checkpoints")
-    min_pairs: int = Field(8, ge=1, description="fewest pairs worth a training run")
-    report_to: tuple[str, ...] = Field(
-        (), description="metric trackers of transformers: tensorboard, trackio, mlflow, wandb"
-    )
-
-
-class Gate(Section):
-    """What a version must clear before it gets traffic."""
-
-    gold: tuple[Path, ...] = Field((), description="gold sets, JSONL")
-    margin: float = Field(
-        0.02, ge=0, lt=1, description="loss against the live version that is still accepted, 0 to 1"
-    )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the interval, 0 to 1")
-    resamples: int = Field(10_000, ge=1000, description="bootstrap resamples")
-    concurrency: int = Field(16, ge=1, description="questions asked at once")
-    max_tokens: int = Field(256, ge=1, description="longest answer, tokens")
-    timeout_seconds: float = Field(120, gt=0, description="longest wait for one answer, seconds")
-    probes: int = Field(
-        4, ge=1, description="questions on which the candidate must differ from the base in logprob"
-    )
-
-
 class Alias(Section):
     """A name that clients ask for."""
 
@@ -257,6 +216,10 @@ class Settings(Section):
     retention: Retention = Field(default_factory=Retention)
     curate: Curate = Field(default_factory=Curate)
     train: Train = Field(default_factory=Train)
+    drift: Drift = Field(default_factory=Drift)
+    triggers: Triggers = Field(default_factory=Triggers)
+    rollout: Rollout = Field(default_factory=Rollout)
+    prices: Prices = Field(default_factory=Prices)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -9,7 +9,7 @@ comes back without text; where the text is damaged the row is named in the log, 
 
 from __future__ import annotations
 
-from ledger.store.base import now
+from ledger.clock import now
 from ledger.store.corrections import Corrections
 from ledger.store.datasets import Datasets, Frozen
 from ledger.store.feedback import FeedbackRows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -297,11 +296,6 @@ def remove_text(row_ids: Sequence[str], connection: sa.Connection, *, size: int)
         connection.execute(sa.delete(table).where(table.c.row_id.in_(row_ids)))
     waiting = sa.update(tables.queue).where(tables.queue.c.row_id.in_(row_ids))
     connection.execute(waiting.values(waiting=False, who=None))
-
-
-def now() -> float:
-    """Seconds since the epoch, UTC."""
-    return time.time()
 
 
 def chunks(items: Sequence[str], size: int = PAGE) -> Iterator[Sequence[str]]:

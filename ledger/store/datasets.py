@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ledger.clock import now
 from ledger.database import tables
 from ledger.records import DatasetRecord, Evaluation
-from ledger.store.base import Base, chunks, insert_new, now
+from ledger.store.base import Base, chunks, insert_new
 
 _ROWS = 2000  # of a dataset, written in one transaction: some milliseconds
 

@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
+from ledger.clock import now
 from ledger.database import tables
 from ledger.errors import UnknownRow
 from ledger.marks import PROPOSED, REOPENS
-from ledger.store.base import now
 from ledger.store.interactions import Interactions
 
 Action = Literal["accept", "reject", "edit", "good", "skip", "undo"]

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from ledger.clock import now
 from ledger.database import tables
-from ledger.store.base import Base, now
+from ledger.store.base import Base
 
 _spending = tables.spending
 

@@ -4,4 +4,4 @@ A test checks that the migrations end in the tables of `ledger.database.tables`,
 the last of them.
 """
 
-HEAD = "0003"
+HEAD = "0004"
