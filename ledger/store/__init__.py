@@ -13,6 +13,7 @@ from ledger.clock import now
 from ledger.store.corrections import Corrections
 from ledger.store.datasets import Datasets, Frozen
 from ledger.store.feedback import FeedbackRows
+from ledger.store.gate_answers import GateAnswer, GateAnswers
 from ledger.store.interactions import Prepared
 from ledger.store.lines import Line, Lines
 from ledger.store.queue import Queue, Review, Waiting
@@ -20,8 +21,8 @@ from ledger.store.spending import Spending, Spent
 from ledger.store.subjects import Subjects
 from ledger.store.tags import Tags
 
-__all__ = ["Frozen", "Line", "Prepared", "Review", "Spent", "Store", "Waiting", "now"]
+__all__ = ["Frozen", "GateAnswer", "Line", "Prepared", "Review", "Spent", "Store", "Waiting", "now"]
 
 
-class Store(FeedbackRows, Corrections, Queue, Tags, Datasets, Subjects, Spending, Lines):
+class Store(FeedbackRows, Corrections, Queue, Tags, Datasets, Subjects, Spending, GateAnswers, Lines):
     """All that happened. One instance a process; threads may share it."""

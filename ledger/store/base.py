@@ -292,7 +292,7 @@ def remove_text(row_ids: Sequence[str], connection: sa.Connection, *, size: int)
     connection.execute(sa.update(rows).where(rows.c.row_id.in_(row_ids)).values(gone))
     for table in (tables.feedback, tables.corrections):
         connection.execute(sa.update(table).where(table.c.row_id.in_(row_ids)).values(text=NO_TEXT))
-    for table in (tables.drafts, tables.candidates):
+    for table in (tables.drafts, tables.candidates, tables.gate_answers):
         connection.execute(sa.delete(table).where(table.c.row_id.in_(row_ids)))
     waiting = sa.update(tables.queue).where(tables.queue.c.row_id.in_(row_ids))
     connection.execute(waiting.values(waiting=False, who=None))
