@@ -180,7 +180,7 @@ def _check_extra(extra: Sequence[str]) -> None:
 
 def _serves(settings: Settings, fingerprint: str) -> list[str]:
     """What answers for each alias; raises where a live version cannot be served."""
-    registry, store = Registry(settings.registry), Store.open(settings)
+    registry, store = Registry.of(settings), Store.open(settings)
     states = Deployments(store).states(sorted(settings.aliases))
     store.close()
     lines = []

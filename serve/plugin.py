@@ -93,7 +93,7 @@ class Plugin:
         self.adapters = Adapters(
             engine_client,
             state.openai_serving_models,
-            Registry(settings.registry),
+            Registry.of(settings),
             base=settings.model.name,
             fingerprint=base_fingerprint(folder),
             max_rank=settings.serve.max_lora_rank,

@@ -69,8 +69,8 @@ def test_a_published_version_is_found_and_whole(registry: Registry) -> None:
     ("change", "said"),
     [
         (lambda folder: (folder / WEIGHTS).write_bytes(b"weightS"), f"{WEIGHTS} has SHA-256"),
-        (lambda folder: (folder / "notes" / "data.jsonl").unlink(), "lacks notes/data.jsonl"),
-        (lambda folder: (folder / "more.txt").write_text(""), "does not list: ['more.txt']"),
+        (lambda folder: (folder / "notes" / "data.jsonl").unlink(), "notes/data.jsonl is missing"),
+        (lambda folder: (folder / "more.txt").write_text(""), "more.txt is not in its manifest"),
     ],
     ids=["altered", "missing", "added"],
 )

@@ -21,6 +21,7 @@ from ledger.settings.curation import Curate
 from ledger.settings.drift import Drift
 from ledger.settings.gate import Gate
 from ledger.settings.prices import Prices
+from ledger.settings.registry import Sharing, Signing
 from ledger.settings.rollout import Rollout
 from ledger.settings.section import Section
 from ledger.settings.train import Train
@@ -220,6 +221,8 @@ class Settings(Section):
     triggers: Triggers = Field(default_factory=Triggers)
     rollout: Rollout = Field(default_factory=Rollout)
     prices: Prices = Field(default_factory=Prices)
+    signing: Signing = Field(default_factory=Signing)
+    sharing: Sharing = Field(default_factory=Sharing)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -239,6 +242,12 @@ class Settings(Section):
                 wrong.append(
                     f"alias {alias!r} is also model.name; requests for it would be ambiguous: "
                     "rename one of them"
+                )
+        for name, model in (("teacher", self.curate.teacher), ("judge", self.curate.judge)):
+            if model and model.prompt_price is not None and model.model in self.prices.models:
+                wrong.append(
+                    f"prices.models.{model.model} and curate.{name}.prompt_price both price "
+                    f"{model.model}: set it in one place"
                 )
         if self.train.max_length and self.train.max_length > self.model.max_length:
             wrong.append(

@@ -15,65 +15,21 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from ledger.errors import RegistryError
 from ledger.files import write_atomic, write_json
 from ledger.hashing import file_sha256
+from ledger.registry.adapters import check_adapter
+from ledger.registry.manifest import MANIFEST, Manifest, Version
+from ledger.registry.signing import SIGNATURES, Signer
+from ledger.settings import Settings
 
-MANIFEST = "manifest.json"
-WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
-#: What a version was trained on: lines of `ledger.store.lines`.
-TRAINING_DATA = "training_data.jsonl"
-# What vLLM's lora/peft_helper.py refuses (0.32), or would apply as if it were not there.
-_UNSERVABLE = (
-    "use_dora",
-    "modules_to_save",
-    "lora_bias",
-    "alora_invocation_tokens",
-    "layer_replication",
-    "use_bdlora",
-    "use_qalora",
-)
-_PLAIN_STARTS = ("gaussian", "eva", "orthogonal")
-_PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-
-
-class Manifest(BaseModel):
-    """What a version is. `files` maps each file of the folder to its SHA-256."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    alias: str
-    version: int = Field(ge=1)
-    lora_id: int = Field(ge=1, description="the id by which vLLM knows it; never reused")
-    base_model: str
-    base_fingerprint: str
-    template_hash: str
-    rank: int
-    dataset_id: str
-    pairs: int
-    parent: str | None = Field(None, description="the version that was live when it was trained")
-    run_id: str
-    created: float = Field(description="seconds since the epoch, UTC")
-    files: dict[str, str]
-
-
-class Version(BaseModel):
-    """A complete version in the registry."""
-
-    model_config = ConfigDict(frozen=True)
-
-    path: Path
-    manifest: Manifest
-
-    @property
-    def name(self) -> str:
-        """The pinned name, `support@v4`."""
-        return f"{self.manifest.alias}@v{self.manifest.version}"
+#: Beside the versions of an alias: what is known of each whose weights were let go.
+PRUNED = ".pruned"
+_BESIDE = (SIGNATURES, PRUNED)
 
 
 class Registry:
@@ -81,10 +37,17 @@ class Registry:
 
     Args:
         root: `var/registry`, or a folder that several servers share.
+        signer: where signatures are required, `servable` checks them with it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, signer: Signer | None = None) -> None:
         self.root = root
+        self.signer = signer
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The registry of a configuration, with its signatures."""
+        return cls(settings.registry, Signer(settings.signing))
 
     def path(self, alias: str, version: int) -> Path:
         """Where a version is, or would be."""
@@ -114,7 +77,31 @@ class Registry:
                 f"{file} says it is {manifest.alias}@v{manifest.version}",
                 rule="A version folder is never renamed or copied under another name.",
             )
-        return Version(path=folder, manifest=manifest)
+        note = self.pruned_note(alias, version)
+        return Version(path=folder, manifest=manifest, pruned=note and note["ts"])
+
+    def signature(self, alias: str, version: int) -> Path:
+        """Where the signature of a version is, or would be."""
+        return self.root / alias / SIGNATURES / f"v{version}.sig"
+
+    def pruned_note(self, alias: str, version: int) -> dict[str, Any] | None:
+        """What was written down when a version's weights were let go: `ts`, `who`, `why`, `files`.
+
+        Raises:
+            RegistryError: the note is damaged.
+        """
+        file = self.root / alias / PRUNED / f"v{version}.json"
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            return {"ts": float(found["ts"]), "files": list(found["files"]), **found}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RegistryError(f"{file} is damaged: {error}") from error
+
+    def write_pruned_note(self, alias: str, version: int, note: dict[str, Any]) -> None:
+        """Write down that a version's weights are let go; before the first of them goes."""
+        write_json(self.root / alias / PRUNED / f"v{version}.json", note)
 
     def versions(self, alias: str) -> list[Version]:
         """The complete versions of an alias, oldest first."""
@@ -128,8 +115,34 @@ class Registry:
         found = []
         for folder in sorted(p for p in self.root.glob("*/*") if p.parent.name != ".ids"):
             is_version = folder.name.startswith("v") and folder.name[1:].isdigit()
+            if folder.name in _BESIDE:
+                continue
             if folder.is_dir() and (not is_version or not (folder / MANIFEST).exists()):
                 found.append(folder)
+        return found
+
+    def differences(self, version: Version) -> list[str]:
+        """What a version's folder has otherwise than its manifest says; [] where it is whole.
+
+        Reads every file. Weights that were let go are not missed.
+        """
+        listed, note = version.manifest.files, self._note(version)
+        gone = set(note["files"]) if note else set()
+        present = {
+            str(p.relative_to(version.path))
+            for p in version.path.rglob("*")
+            if (p.is_file() or p.is_symlink()) and p.name != MANIFEST
+        }
+        found = [f"{file} is missing" for file in sorted(set(listed) - present - gone)]
+        found += [f"{file} is not in its manifest" for file in sorted(present - set(listed))]
+        for file in sorted(present & set(listed)):
+            try:
+                sha = file_sha256(version.path / file)
+            except OSError as error:
+                found.append(f"{file} cannot be read: {error.strerror}")
+                continue
+            if sha != listed[file]:
+                found.append(f"{file} has SHA-256 {sha}, its manifest says {listed[file]}")
         return found
 
     def verify(self, version: Version) -> None:
@@ -138,24 +151,12 @@ class Registry:
         Raises:
             RegistryError: a file is missing, added or altered.
         """
-        name, listed = version.name, version.manifest.files
-        present = {
-            str(p.relative_to(version.path))
-            for p in version.path.rglob("*")
-            if p.is_file() and p.name != MANIFEST
-        }
-        if missing := sorted(set(listed) - present):
-            raise RegistryError(f"{name} lacks {', '.join(missing)}")
-        if added := sorted(present - set(listed)):
-            raise RegistryError(f"{name} has files that its manifest does not list: {added}")
-        for file, expected in listed.items():
-            found = file_sha256(version.path / file)
-            if found != expected:
-                raise RegistryError(
-                    f"{name}: {file} has SHA-256 {found}, its manifest says {expected}",
-                    rule="A version never changes.",
-                    remedy="Restore the file from a backup, or retrain.",
-                )
+        if differences := self.differences(version):
+            raise RegistryError(
+                f"{version.name}: {'; '.join(differences)}",
+                rule="A version never changes.",
+                remedy="Restore the file from a backup, or retrain.",
+            )
 
     def servable(self, alias: str, version: int, *, fingerprint: str, max_rank: int) -> Version:
         """A version whose files are whole and that fits a server's base model and rank.
@@ -167,6 +168,11 @@ class Registry:
             RegistryError: naming what is wrong and what to do.
         """
         found = self.get(alias, version)
+        if found.pruned is not None:
+            raise RegistryError(
+                f"{found.name} was pruned: its weights are gone",
+                remedy="Pull it again from where it was pushed to (`flywheel pull --as-new`).",
+            )
         if found.manifest.base_fingerprint != fingerprint:
             raise RegistryError(
                 f"{found.name} was trained on another base model ({found.manifest.base_model})",
@@ -175,17 +181,25 @@ class Registry:
             )
         check_adapter(found.path, max_rank=max_rank)
         self.verify(found)
+        if self.signer is not None and self.signer.required:
+            self.signer.verify(found.path, self.signature(alias, version), found.name)
         return found
 
     @contextmanager
-    def building(self, alias: str) -> Iterator[tuple[int, int, Path]]:
+    def building(self, alias: str, number: int | None = None) -> Iterator[tuple[int, int, Path]]:
         """Claim a version number and an adapter id, and build in a hidden folder.
+
+        Args:
+            number: the version number wanted; the next one unless given.
 
         Yields:
             (version, lora_id, folder). Fill the folder, then call `publish`; on an exception
             the folder is removed and the number stays unused.
+
+        Raises:
+            RegistryError: the number wanted was used before.
         """
-        version, lora_id = self._claim(alias)
+        version, lora_id = self._claim(alias, number)
         folder = self.root / alias / f".building-v{version}"
         folder.mkdir(parents=True)
         try:
@@ -260,15 +274,23 @@ class Registry:
     def _complete(self, alias: str, number: int) -> bool:
         return (self.path(alias, number) / MANIFEST).exists()
 
-    def _claim(self, alias: str) -> tuple[int, int]:
-        """Take the next adapter id, and with it the next version number of the alias."""
+    def _note(self, version: Version) -> dict[str, Any] | None:
+        return self.pruned_note(version.manifest.alias, version.manifest.version)
+
+    def _claim(self, alias: str, wanted: int | None = None) -> tuple[int, int]:
+        """Take the next adapter id, and with it a version number of the alias."""
         ids = self.root / ".ids"
         ids.mkdir(parents=True, exist_ok=True)
         while True:
             taken = {int(p.name): p for p in ids.iterdir() if p.name.isdigit()}
             used = [self._claimed(p) for p in taken.values()]
             numbers = [number for owner, number in used if owner == alias] + self._numbers(alias)
-            lora_id, version = max(taken, default=0) + 1, max(numbers, default=0) + 1
+            lora_id, version = max(taken, default=0) + 1, wanted or max(numbers, default=0) + 1
+            if version in numbers:
+                raise RegistryError(
+                    f"{alias}@v{version} was claimed before",
+                    rule="The name of a version is never used twice.",
+                )
             # Linked when it is filled: another process must see whose number it is at once.
             claim = ids / f".{os.getpid()}-{secrets.token_hex(4)}"
             claim.write_text(json.dumps([alias, version]), encoding="utf-8")
@@ -287,59 +309,3 @@ class Registry:
         except ValueError:
             return "", 0  # damaged, but the id stays taken
         return str(alias), int(version)
-
-
-def check_adapter(folder: Path, *, max_rank: int | None = None) -> dict[str, Any]:
-    """Whether vLLM can serve the adapter in a folder.
-
-    Args:
-        max_rank: the server's largest rank; None leaves the rank unchecked.
-
-    Returns:
-        The adapter's configuration.
-
-    Raises:
-        RegistryError: naming the file or field, and what would work.
-    """
-    pickled = [p.name for p in sorted(folder.rglob("*")) if p.suffix in _PICKLED]
-    if pickled:
-        raise RegistryError(
-            f"{folder} holds pickled weights: {', '.join(pickled)}",
-            rule="A pickle can run any program when it is read, so only safetensors are served.",
-            remedy="Save the adapter again with safe_serialization=True.",
-        )
-    if not (folder / WEIGHTS).is_file():
-        raise RegistryError(f"{folder} has no {WEIGHTS}")
-    try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RegistryError(f"{folder} has no {ADAPTER_CONFIG}") from None
-    except ValueError as error:
-        raise RegistryError(f"{folder / ADAPTER_CONFIG} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise RegistryError(f"{folder / ADAPTER_CONFIG} does not hold a JSON object")
-    start = config.get("init_lora_weights")
-    unservable = {
-        **{name: config.get(name) for name in _UNSERVABLE},
-        "bias": config.get("bias") not in (None, "none"),
-        # The others (PiSSA, OLoRA, CorDA, LoftQ, …) change the base model's weights.
-        f"init_lora_weights={start}": isinstance(start, str) and start not in _PLAIN_STARTS,
-    }
-    if refused := [name for name, value in unservable.items() if value]:
-        raise RegistryError(
-            f"the adapter in {folder} uses {', '.join(refused)}, which vLLM cannot serve",
-            remedy="Train plain LoRA or rsLoRA.",
-        )
-    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
-    if not all(type(rank) is int and rank > 0 for rank in ranks):
-        raise RegistryError(
-            f"{folder / ADAPTER_CONFIG} gives the rank(s) {ranks}",
-            rule="`r` and the values of `rank_pattern` are whole numbers above 0.",
-        )
-    rank = max(ranks)
-    if max_rank is not None and rank > max_rank:
-        raise RegistryError(
-            f"the adapter in {folder} has rank {rank}, the server accepts up to {max_rank}",
-            remedy="Raise serve.max_lora_rank and restart the server, or train with a lower rank.",
-        )
-    return config
