@@ -15,7 +15,7 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -29,6 +29,16 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 _SHOWN_ERRORS = 100
 
 
+class Labelled(BaseModel):
+    """Two answers to a question, and which of them people prefer: what a judge is measured by."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    a: str
+    b: str
+    preferred: Literal["a", "b", "tie"]
+
+
 class GoldQuestion(BaseModel):
     """A question and what its answer must satisfy: all of the checks."""
 
@@ -38,12 +48,24 @@ class GoldQuestion(BaseModel):
     messages: list[dict[str, Any]] = Field(
         min_length=1, description="a chat that ends with the user or a tool"
     )
-    checks: list[Check] = Field(min_length=1)
+    checks: list[Check] = Field(
+        default_factory=list, description="none only where a judge compares the answers"
+    )
     slice: str | None = Field(None, min_length=1, description="part of the set it is reported with")
     max_tokens: int | None = Field(
         None, ge=1, description="longest answer, tokens; unset: gate.max_tokens"
     )
     tools: list[dict[str, Any]] | None = Field(None, min_length=1)
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="arguments of the chat template, such as `{enable_thinking: false}`"
+    )
+    conversation: str | None = Field(
+        None, min_length=1, description="questions that share it are not independent of each other"
+    )
+    reference: str | None = Field(None, description="a good answer, shown to a judge")
+    human: list[Labelled] | None = Field(
+        None, min_length=1, description="pairs of answers of which people said which is better"
+    )
 
     @field_validator("messages")
     @classmethod
@@ -68,8 +90,11 @@ class GoldQuestion(BaseModel):
         return _text(self.messages[-1].get("content"))
 
 
-def load_gold(paths: Sequence[Path | str]) -> list[GoldQuestion]:
+def load_gold(paths: Sequence[Path | str], *, checks: bool = True) -> list[GoldQuestion]:
     """Read gold sets, in order.
+
+    Args:
+        checks: whether a question without checks is an error; a judge needs none.
 
     Raises:
         GoldError: a file is missing, empty or not UTF-8, a line is broken or an id is used
@@ -95,6 +120,8 @@ def load_gold(paths: Sequence[Path | str]) -> list[GoldQuestion]:
             except (ValueError, RecursionError) as error:
                 errors.append(f"{where}: not JSON: {error}")
             else:
+                if checks and not question.checks:
+                    errors.append(f"{where}: checks: an answer can only be scored by a check")
                 if question.id in first_seen:
                     errors.append(
                         f"{where}: id {question.id!r} is used already at {first_seen[question.id]}"

@@ -67,7 +67,7 @@ def test_all_broken_lines_of_all_files_are_named_at_once(tmp_path):
     for expected in (
         "a.jsonl:2: not JSON",
         "a.jsonl:3: check: no such field",
-        "a.jsonl:4: checks: List should have at least 1 item",
+        "a.jsonl:4: checks: an answer can only be scored by a check",
         "a.jsonl:5: messages: the last message is the assistant's",
         "a.jsonl:6: messages: message 1 has the role 'robot'",
         "a.jsonl:7: messages: message 1 (user) has no content",

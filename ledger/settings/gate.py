@@ -6,13 +6,17 @@ from pathlib import Path
 
 from pydantic import Field
 
+from ledger.settings.curation import Teacher
 from ledger.settings.section import Section
 
 
 class Gate(Section):
     """What a version must clear before it gets traffic."""
 
-    gold: tuple[Path, ...] = Field((), description="gold sets, JSONL")
+    gold: tuple[Path, ...] = Field(
+        (), description="gold sets, JSONL; together with `margin` the simplest pack"
+    )
+    packs: tuple[Path, ...] = Field((), description="gate packs, YAML (docs/gate.md)")
     margin: float = Field(
         0.02, ge=0, lt=1, description="loss against the live version that is still accepted, 0 to 1"
     )
@@ -23,4 +27,13 @@ class Gate(Section):
     timeout_seconds: float = Field(120, gt=0, description="longest wait for one answer, seconds")
     probes: int = Field(
         4, ge=1, description="questions on which the candidate must differ from the base in logprob"
+    )
+    temperature: float = Field(
+        0.0, ge=0, le=2, description="sampling temperature of the answers; a set may have its own"
+    )
+    samples: int = Field(
+        1, ge=1, le=64, description="answers a question where the temperature is above 0"
+    )
+    judge: Teacher | None = Field(
+        None, description="the model that compares answers in sets of the kind `judge`"
     )
