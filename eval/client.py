@@ -27,6 +27,14 @@ SEED = 0
 PROBE_TOKENS = 8
 
 
+class Sampling(NamedTuple):
+    """How tokens are drawn: greedily unless a temperature is given."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = SEED
+
+
 class Question(NamedTuple):
     """One prompt for one model; `max_tokens` bounds the answer."""
 
@@ -35,6 +43,8 @@ class Question(NamedTuple):
     max_tokens: int
     tools: Sequence[dict[str, Any]] | None = None
     name: str = ""  # for error messages
+    sampling: Sampling = Sampling()
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 class Answer(BaseModel):
@@ -44,6 +54,8 @@ class Answer(BaseModel):
         text: the content; where a model calls tools instead of speaking, the calls as JSON,
             `[{"name": …, "arguments": …}]`.
         latency_s: seconds from asking to the whole answer, retries included.
+        cached: it was asked in an earlier gate, under another load: its latency says nothing
+            beside that of answers of this one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +66,7 @@ class Answer(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     latency_s: float
+    cached: bool = False
 
 
 class TokenLogprob(NamedTuple):
@@ -64,7 +77,7 @@ class TokenLogprob(NamedTuple):
 
 
 class Client:
-    """A server, asked at temperature 0 with a fixed seed. Use it as `async with`.
+    """A server, asked with fixed seeds, greedily unless told otherwise. Use it as `async with`.
 
     Args:
         base_url: of the API, `http://host:port/v1`; the path `/v1` is added where there is none.
@@ -142,12 +155,12 @@ class Client:
     async def ask_all(
         self,
         questions: Sequence[Question],
-        on_progress: Callable[[int, int], None] | None = None,
+        on_answer: Callable[[int, Answer], None] | None = None,
     ) -> list[Answer]:
         """All answers, in the order of the questions, which is also the order of asking.
 
         Args:
-            on_progress: called with (answers so far, questions) after each answer.
+            on_answer: called with a question's position and its answer as soon as it is there.
 
         Raises:
             ServerError: one question could not be answered; the others are given up.
@@ -157,9 +170,9 @@ class Client:
 
         async def work() -> None:
             for position, question in left:
-                answers[position] = await self.ask(question)
-                if on_progress is not None:
-                    on_progress(len(answers), len(questions))
+                answers[position] = answer = await self.ask(question)
+                if on_answer is not None:
+                    on_answer(position, answer)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -188,14 +201,18 @@ class Client:
     async def _complete(self, question: Question, **extra: Any) -> ChatCompletion:
         if question.tools:
             extra["tools"] = list(question.tools)
+        if question.sampling.top_p != 1:
+            extra["top_p"] = question.sampling.top_p
+        if question.chat_template_kwargs:  # beyond OpenAI's protocol; vLLM and SGLang take it
+            extra["extra_body"] = {"chat_template_kwargs": question.chat_template_kwargs}
         create: Any = self._openai.chat.completions.create
         try:
             completion = await create(
                 model=question.model,
                 messages=list(question.messages),
                 max_tokens=question.max_tokens,
-                temperature=0.0,
-                seed=SEED,
+                temperature=question.sampling.temperature,
+                seed=question.sampling.seed,
                 **extra,
             )
         except openai.OpenAIError as error:

@@ -14,16 +14,15 @@ import asyncio
 import importlib.metadata
 import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eval.client import SEED, Client, Question
+from eval.asking import Bar, Wanted, ask, identities
+from eval.client import SEED, Client
 from eval.report import print_report
 from eval.verdict import CheckOutcome, EvalResults, GateReport, Probe, judge, recompute
 from ledger import checking
@@ -51,20 +50,22 @@ async def run_gate(
     base_url: str,
     api_key: str,
     run_dir: Path,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int, int], None] | None = None,
     *,
     also: Sequence[str] = (),
     template_hash: str | None = None,
     retries: int = 4,
+    cache: bool = True,
 ) -> GateReport:
     """Judge a candidate; write `<run_dir>/eval_results.json` and record the verdict.
 
     Args:
         candidate, baseline: pinned names as served, or the base model's name for the baseline.
-        on_progress: called with (answers so far, answers wanted).
+        on_progress: called with (answers there, answers wanted, those from earlier gates).
         also: models to score for information, in the same pass.
         template_hash: of the chat template that the server uses, kept with the results.
         retries: attempts after a failed request.
+        cache: whether answers of earlier gates count; see `eval.asking`.
 
     Raises:
         UsageError: candidate and baseline are one, or the candidate is the base model.
@@ -91,16 +92,21 @@ async def run_gate(
             retries=retries,
         ) as client:
             await _require_served(client, [*models, base])
-            started = time.perf_counter()
             probes = await _probe(client, questions, candidate, base, gate.probes)
-            asked = _interleaved(questions, models, gate.max_tokens)
-            if not any(probe.differs for probe in probes):
-                asked = []
-            answers = await client.ask_all(asked, on_progress)
-            seconds = time.perf_counter() - started
-        by_model: dict[str, dict[str, Any]] = {model: {} for model in models}
-        for question, answer in zip(asked, answers, strict=True):
-            by_model[question.model][question.name] = answer
+            live = any(probe.differs for probe in probes)
+            asked = await ask(
+                client,
+                _wanted(questions, gate.max_tokens) if live else [],
+                models,
+                store=store,
+                alias=alias,
+                known=identities(settings, alias, models) if cache else None,
+                on_progress=on_progress,
+            )
+        by_model = {
+            model: {name: samples[0] for name, samples in given.items()}
+            for model, given in asked.answers.items()
+        }
         results = EvalResults(
             run_id=run_dir.name,
             alias=alias,
@@ -109,7 +115,7 @@ async def run_gate(
             base_model=base,
             also=[model for model in models if model not in (candidate, baseline)],
             created=now(),
-            seconds=seconds,
+            seconds=asked.seconds,
             gate=gate,
             gold_hash=gold_hash(questions),
             questions=questions,
@@ -170,15 +176,8 @@ async def _probe(
     return probes
 
 
-def _interleaved(
-    questions: Sequence[GoldQuestion], models: Sequence[str], max_tokens: int
-) -> list[Question]:
-    """All models' copies of a question side by side, so that they meet the same server load."""
-    return [
-        Question(model, q.messages, q.max_tokens or max_tokens, q.tools, q.id)
-        for q in questions
-        for model in models
-    ]
+def _wanted(questions: Sequence[GoldQuestion], max_tokens: int) -> list[Wanted]:
+    return [Wanted(q.id, q.messages, q.max_tokens or max_tokens, q.tools) for q in questions]
 
 
 def _outcomes(
@@ -225,6 +224,7 @@ def _url(settings: Settings) -> str:
 @click.option("--base-url", help="the server's API; by default the one that `serve:` describes")
 @click.option("--run", "run_dir", required=True, type=click.Path(path_type=Path), help="folder")
 @click.option("--also", multiple=True, help="a model to score for information; may be repeated")
+@click.option("--no-cache", is_flag=True, help="ask again what earlier gates asked")
 @click.option("--template-hash", help="of the server's chat template, kept with the results")
 def _command(
     config: str,
@@ -235,10 +235,11 @@ def _command(
     run_dir: Path,
     also: tuple[str, ...],
     template_hash: str | None,
+    no_cache: bool,
 ) -> None:
     settings = configuration.load(config)
     console = Console(stderr=True)
-    with _Asking(console) as progress:
+    with Bar(console) as progress:
         report = asyncio.run(
             run_gate(
                 settings,
@@ -251,6 +252,7 @@ def _command(
                 progress.update,
                 also=also,
                 template_hash=template_hash,
+                cache=not no_cache,
             )
         )
     print_report(report, EvalResults.model_validate(read_json(run_dir / RESULTS)))
@@ -258,34 +260,6 @@ def _command(
         raise GateRefused(
             f"{report.candidate}: {report.verdict}", remedy=f"All answers: {run_dir / RESULTS}"
         )
-
-
-class _Asking:
-    """A bar on a terminal, a line at each tenth of the way in a log."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = Progress(
-            TextColumn("asking"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("asking", total=None)
-
-    def __enter__(self) -> _Asking:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def update(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total)
-        if not self._console.is_terminal and done * 10 // total > (done - 1) * 10 // total:
-            self._console.print(f"gate: {done} of {total} answers", highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -98,7 +98,7 @@ def test_a_first_adapter_passes_against_a_base_that_knows_nothing(settings, run_
             server,
             run_dir,
             baseline="tiny",
-            on_progress=lambda done, total: seen.append((done, total)),
+            on_progress=lambda done, total, cached: seen.append((done, total, cached)),
             also=["support@v1", "tiny"],
             template_hash="fw1:template:abc",
         )
@@ -114,7 +114,7 @@ def test_a_first_adapter_passes_against_a_base_that_knows_nothing(settings, run_
         "candidate": 1.0,
         "baseline": 0.0,
     }
-    assert seen == [(n, 3 * QUESTIONS) for n in range(1, 3 * QUESTIONS + 1)]
+    assert seen == [(n, 3 * QUESTIONS, 0) for n in range(3 * QUESTIONS + 1)]
 
     assert {request.headers["x-flywheel-purpose"] for request in requests} == {"evaluation"}
     assert {request.body["temperature"] for request in requests} == {0.0}
