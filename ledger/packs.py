@@ -172,7 +172,7 @@ class _Set(_Part):
         None,
         ge=1,
         le=64,
-        description="answers a question, where sampling is on; unset: gate.samples",,
+        description="answers a question; unset: gate.samples",
     )
     max_tokens: int | None = Field(None, ge=1, description="unset: gate.max_tokens")
 
