@@ -25,7 +25,7 @@ from curate.distill.compare import parse
 from ledger.errors import ConfigError, ServerError
 from ledger.records import Correction, Tag
 from ledger.settings import Settings
-from ledger.store import Store
+from ledger.store import Spent, Store
 
 PRICES = {"prompt_price": 1.0, "completion_price": 10.0}  # a million tokens
 ONE = (100 * 1.0 + 10 * 10.0) / 1e6  # what one answer of the server costs
@@ -381,7 +381,7 @@ def test_without_prices_tokens_are_counted_and_a_budget_is_refused(bench: MakeBe
         with pytest.raises(ConfigError, match="a budget of 1 was given"):
             b.run(budget=1.0)
         done = b.run()
-        assert done.teacher == (1, 3, 4, None)
+        assert done.teacher == Spent(1, 3, 4, None)
         assert "3 + 4 tokens, no prices are set" in done.text()
         assert b.store.spending()["teacher", "big"] == (1, 3, 4, None)
 

@@ -340,6 +340,22 @@ alerts = Table(
     sqlite_autoincrement=True,
 )
 
+# What became of a version as a thing: where it came from, where it went, that it was let go.
+versions = Table(
+    "versions",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("alias", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("ts", Double, nullable=False),
+    Column("kind", String, nullable=False),  # published, pulled, pushed, signed, pruned
+    Column("content_id", String, nullable=False),  # hash of the manifest
+    Column("who", String, nullable=False),
+    Column("why", Text, nullable=False),  # for pushed and pulled: where
+    Index("versions_alias", "alias", "version"),
+    sqlite_autoincrement=True,
+)
+
 # -- the gate --------------------------------------------------------------------------------------
 
 # Which gate packs an alias has, as they were taken up, changed or let go.

@@ -233,6 +233,15 @@ class Registry:
         folder.rename(final)
         return self.get(manifest.alias, manifest.version)
 
+    def numbers(self, alias: str) -> set[int]:
+        """Numbers of the folders of an alias that are called like a version, whole or not."""
+        return set(self._numbers(alias))
+
+    def claimed(self, lora_id: int) -> tuple[str, int] | None:
+        """Whose an adapter id is: alias and version number; None where nobody claimed it."""
+        file = self.root / ".ids" / str(lora_id)
+        return self._claimed(file) if file.is_file() else None
+
     def aliases(self) -> list[str]:
         """Aliases that have, or had, a version here."""
         if not self.root.is_dir():

@@ -24,6 +24,19 @@ def upgrade() -> None:
         "spending", sa.Column("gpu_seconds", sa.Double, nullable=False, server_default="0")
     )
     op.create_table(
+        "versions",
+        _seq(),
+        sa.Column("alias", sa.String, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("ts", sa.Double, nullable=False),
+        sa.Column("kind", sa.String, nullable=False),
+        sa.Column("content_id", sa.String, nullable=False),
+        sa.Column("who", sa.String, nullable=False),
+        sa.Column("why", sa.Text, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("versions_alias", "versions", ["alias", "version"])
+    op.create_table(
         "packs",
         _seq(),
         sa.Column("alias", sa.String, nullable=False),
@@ -105,6 +118,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """What the loop noticed, decided and spent on versions goes; versions and deployments stay."""
+    op.drop_table("versions")
     for table in ("shadows", "outcomes", "firings", "watches", "leases", "gate_answers", "packs"):
         op.drop_table(table)
     op.drop_column("spending", "gpu_seconds")
