@@ -5,7 +5,7 @@ together from the ledger and given to `curate.datasets.select`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -30,6 +30,7 @@ class Plan(NamedTuple):
         tags, clusters: of rows of the alias.
         names: of clusters.
         parent: the last dataset of the alias.
+        trained: rows that the live version learned from.
     """
 
     selection: Selection
@@ -37,6 +38,7 @@ class Plan(NamedTuple):
     clusters: Mapping[str, int | None]
     names: Mapping[int, str]
     parent: Frozen | None
+    trained: Collection[str] = frozenset()
 
 
 def plan(settings: Settings, store: Store, alias: str) -> Plan:
@@ -57,7 +59,14 @@ def plan(settings: Settings, store: Store, alias: str) -> Plan:
     clusters = _clusters(store, alias)
     found = candidates(settings, store, alias)
     selection = select(found, gold, settings.curate, history, clusters, store.mac)
-    return Plan(selection, _tags(store, alias), clusters, _names(store, alias), parent)
+    return Plan(
+        selection,
+        _tags(store, alias),
+        clusters,
+        _names(store, alias),
+        parent,
+        history.trained,
+    )
 
 
 def _gold(settings: Settings, store: Store, alias: str) -> Gold:

@@ -13,16 +13,48 @@ from ledger.clock import now
 from ledger.store.corrections import Corrections
 from ledger.store.datasets import Datasets, Frozen
 from ledger.store.feedback import FeedbackRows
+from ledger.store.firings import Firing, Firings, Outcome
 from ledger.store.gate_answers import GateAnswer, GateAnswers
 from ledger.store.interactions import Prepared
+from ledger.store.leases import Held, Lease, Leases
 from ledger.store.lines import Line, Lines
 from ledger.store.queue import Queue, Review, Waiting
-from ledger.store.spending import Spending, Spent
+from ledger.store.spending import Spending, Spent, SpentOn
 from ledger.store.subjects import Subjects
 from ledger.store.tags import Tags
+from ledger.store.versions import VersionNote, VersionNotes
 
-__all__ = ["Frozen", "GateAnswer", "Line", "Prepared", "Review", "Spent", "Store", "Waiting", "now"]
+__all__ = [
+    "Firing",
+    "Frozen",
+    "GateAnswer",
+    "Held",
+    "Lease",
+    "Line",
+    "Outcome",
+    "Prepared",
+    "Review",
+    "Spent",
+    "SpentOn",
+    "Store",
+    "VersionNote",
+    "Waiting",
+    "now",
+]
 
 
-class Store(FeedbackRows, Corrections, Queue, Tags, Datasets, Subjects, Spending, GateAnswers, Lines):
+class Store(
+    FeedbackRows,
+    Corrections,
+    Queue,
+    Tags,
+    Datasets,
+    Subjects,
+    Spending,
+    GateAnswers,
+    Firings,
+    VersionNotes,
+    Leases,
+    Lines,
+):
     """All that happened. One instance a process; threads may share it."""
