@@ -7,7 +7,8 @@ FlywheelError                 anything we raise on purpose; a CLI prints it and 
 ├── LedgerError               the ledger cannot be opened, read or written
 │   ├── LedgerLocked          another process holds it longer than we wait
 │   ├── RowRefused            no table takes this row, now or later
-│   └── StaleDeployment       compare-and-set lost: somebody changed the deployment first
+│   ├── StaleDeployment       compare-and-set lost: somebody changed the deployment first
+│   └── LeaseLost             somebody else does now what only one may do
 ├── RedactionFailed           personal data could not be looked for; keep none of the text
 ├── UnknownRow                a request id that the ledger has never seen
 ├── RegistryError             a version folder is missing, incomplete, altered or unservable
@@ -70,6 +71,10 @@ class RowRefused(LedgerError):
 
 class StaleDeployment(LedgerError):
     """Somebody appended a deployment event between our read and our write."""
+
+
+class LeaseLost(LedgerError):
+    """Somebody else took over the lease under which this process worked."""
 
 
 class RedactionFailed(FlywheelError):
