@@ -21,7 +21,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from eval.asking import Bar, Wanted, ask, identities
+from eval.asking import Bar, Wanted, ask, concurrency, identities
 from eval.client import SEED, Client
 from eval.report import print_report
 from eval.verdict import CheckOutcome, EvalResults, GateReport, Probe, judge, recompute
@@ -87,7 +87,7 @@ async def run_gate(
         async with Client(
             base_url,
             api_key,
-            concurrency=gate.concurrency,
+            concurrency=concurrency(settings, alias),
             timeout_seconds=gate.timeout_seconds,
             retries=retries,
         ) as client:
@@ -101,6 +101,7 @@ async def run_gate(
                 store=store,
                 alias=alias,
                 known=identities(settings, alias, models) if cache else None,
+                days=gate.cache_days,
                 on_progress=on_progress,
             )
         by_model = {

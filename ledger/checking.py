@@ -17,11 +17,13 @@ from jsonschema.validators import extend
 from referencing import Registry
 
 from ledger.checks import (
+    AnyOf,
     Check,
     Contains,
     Exact,
     JsonEqual,
     JsonSchema,
+    NoneOf,
     Normalised,
     Regex,
     normalise,
@@ -84,6 +86,12 @@ def _why_not(check: Check, text: str) -> str:
             return _of_json(text, check.fenced, lambda value: _differs(check.value, value))
         case JsonSchema():
             return _of_json(text, check.fenced, lambda value: _violates(check.value, value))
+        case AnyOf():
+            reasons = [_why_not(one, text) for one in check.value]
+            return "" if not all(reasons) else ", ".join(dict.fromkeys(reasons))
+        case NoneOf():
+            passed = [one for one in check.value if not _why_not(one, text)]
+            return f"must not pass: {passed[0].type} {passed[0].value!r:.100}" if passed else ""
 
 
 def _of_json(text: str, fenced: bool, why_not: Any) -> str:

@@ -125,9 +125,26 @@ class JsonSchema(_Check):
         return value
 
 
+class AnyOf(_Check):
+    """At least one of the checks passes: several answers are right."""
+
+    type: Literal["any_of"]
+    value: list[Check] = Field(min_length=1)
+
+
+class NoneOf(_Check):
+    """None of the checks passes: what an answer must not say."""
+
+    type: Literal["none_of"]
+    value: list[Check] = Field(min_length=1)
+
+
 Check = Annotated[
-    Exact | Normalised | Contains | Regex | JsonEqual | JsonSchema, Field(discriminator="type")
+    Exact | Normalised | Contains | Regex | JsonEqual | JsonSchema | AnyOf | NoneOf,
+    Field(discriminator="type"),
 ]
+AnyOf.model_rebuild()
+NoneOf.model_rebuild()
 
 
 def _check_references(schema: dict[str, Any]) -> None:

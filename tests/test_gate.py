@@ -55,7 +55,9 @@ def settings(tmp_path, monkeypatch):
         {
             "var": str(tmp_path / "var"),
             "model": {"name": "tiny", "path": "nowhere"},
-            "aliases": {"support": {"gate": {"gold": [str(gold)], "resamples": 1000}}},
+            "aliases": {
+                "support": {"gate": {"gold": [str(gold)], "resamples": 1000, "concurrency": 16}}
+            },
             "ledger": {"url": f"sqlite:///{tmp_path / 'ledger.db'}"},
             "privacy": {"key_file": str(tmp_path / "subject.key")},
         },

@@ -6,7 +6,8 @@ it runs, so that a gate that was killed goes on where it was. `identities` says 
 """
 
 from eval.asking.cache import Identities, identities
+from eval.asking.load import concurrency
 from eval.asking.progress import Bar, Told
 from eval.asking.run import Pass, Wanted, ask
 
-__all__ = ["Bar", "Identities", "Pass", "Told", "Wanted", "ask", "identities"]
+__all__ = ["Bar", "Identities", "Pass", "Told", "Wanted", "ask", "concurrency", "identities"]

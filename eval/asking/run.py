@@ -83,7 +83,7 @@ async def ask(
     Args:
         known: what each model is made of, from `identities`; answers of models that are not in
             it are neither looked up nor kept. None: nothing is looked up, whatever is known.
-        days: answers older than that are asked again.
+        days: answers older than that are asked again; 0: as if nothing was known.
         on_progress: called with (answers there, answers wanted, those from earlier gates among
             them), at the start and after each answer.
 
@@ -92,6 +92,7 @@ async def ask(
             kept, and the same call goes on from there.
         LedgerError: answers cannot be kept.
     """
+    known = known if days > 0 else None
     cache = Cache(store, alias, known or {}, days)
     slots = [
         _Slot(question, one, cache.key(question)) for one, question in _in_order(wanted, models)

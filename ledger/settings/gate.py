@@ -22,7 +22,15 @@ class Gate(Section):
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the interval, 0 to 1")
     resamples: int = Field(10_000, ge=1000, description="bootstrap resamples")
-    concurrency: int = Field(16, ge=1, description="questions asked at once")
+    concurrency: int | None = Field(
+        None,
+        ge=1,
+        description="questions asked at once; unset: three quarters of what the server answers at "
+        "once (serve.vllm.max_num_seqs), so that users do not queue behind them",
+    )
+    cache_days: float = Field(
+        90, ge=0, description="how long answers count in later gates, days; 0: not at all"
+    )
     max_tokens: int = Field(256, ge=1, description="longest answer, tokens")
     timeout_seconds: float = Field(120, gt=0, description="longest wait for one answer, seconds")
     probes: int = Field(
