@@ -15,10 +15,12 @@ from flywheel import __version__
 from flywheel.cli_clusters import clusters
 from flywheel.cli_dataset import dataset, export
 from flywheel.cli_distill import distill
+from flywheel.cli_gold import gold
 from flywheel.cli_import import import_
 from flywheel.cli_privacy import forget, keys
 from flywheel.cli_review import review
 from flywheel.cli_tag import acceptance, tag
+from flywheel.cli_versions import prune, pull, push, sign, verify, versions
 from flywheel.console import Context, alias_argument, json_option, show
 from flywheel.hardware import has_cuda
 from ledger.deployments import Change, name_or_none, version_name
@@ -126,20 +128,6 @@ def status(shared: Context, alias: str | None, url: str | None, as_json: bool) -
     aliases = [shared.alias(alias)] if alias else sorted(settings.aliases)
     found = look(settings, shared.store, aliases, url)
     show(found, as_json=as_json, text=lambda: status_text(found))
-
-
-@cli.command()
-@alias_argument
-@json_option
-@click.pass_obj
-def versions(shared: Context, alias: str | None, as_json: bool) -> None:
-    """List the versions of an alias with their parents and scores."""
-    from flywheel.status import versions as look
-    from flywheel.status import versions_text
-
-    name = shared.alias(alias)
-    found = look(shared.settings, shared.store, name)
-    show(found, as_json=as_json, text=lambda: versions_text(name, found))
 
 
 @cli.command()
@@ -287,13 +275,15 @@ def _choose_config(context: click.Context, _parameter: click.Parameter, file: st
 
 
 for _command in (
-    *(acceptance, clusters, dataset, distill, export, forget, import_, keys, review, tag),
+    *(acceptance, clusters, dataset, distill, export, forget, gold, import_, keys, review, tag),
+    *(versions, verify, sign, push, pull, prune),
 ):
     cli.add_command(_command)
 
-for _command in cli.commands.values():
-    # So that it may stand behind the command too: `flywheel serve --config configs/gpu.yaml`.
-    _command.params.append(
+
+def _take_config(command: click.Command) -> None:
+    """So that it may stand behind the command too: `flywheel serve --config configs/gpu.yaml`."""
+    command.params.append(
         click.Option(
             ["--config", "-c"],
             metavar="FILE",
@@ -302,6 +292,12 @@ for _command in cli.commands.values():
             help="Configuration; by default what fits here.",
         )
     )
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _take_config(below)
+
+
+for _command in cli.commands.values():
+    _take_config(_command)
 
 
 if __name__ == "__main__":

@@ -44,8 +44,11 @@ def clusters(shared: Context, alias: str | None, since: str, update: bool, as_js
     show(value, as_json=as_json, text=lambda: table(name, since, rows, done))
 
 
-def seconds(given: str) -> float:
+def seconds(given: str, option: str = "--since") -> float:
     """A time such as 7d, in seconds.
+
+    Args:
+        option: where it was given.
 
     Raises:
         click.BadParameter: it is none.
@@ -53,7 +56,7 @@ def seconds(given: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", given.strip())
     if match is None:
         raise click.BadParameter(
-            f"{given!r} is no time; write hours, days or weeks: 12h, 7d, 4w", param_hint="--since"
+            f"{given!r} is no time; write hours, days or weeks: 12h, 7d, 4w", param_hint=option
         )
     return float(match[1]) * _UNITS[match[2]]
 

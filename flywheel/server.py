@@ -89,6 +89,23 @@ class Server:
         found: dict[str, Any] = answer.json()
         return found
 
+    def loaded(self) -> set[str]:
+        """Pinned names of the versions that it answers with; none where no server is up.
+
+        Raises:
+            ConfigError: the key is refused.
+            ServerError: what listens there is something else.
+        """
+        try:
+            answer = self._get(f"{self.url}/models")
+        except ServerError:
+            return set()
+        if answer.status_code == 401:
+            raise ConfigError(f"the server at {self.url} refuses our API key")
+        if answer.status_code != 200:
+            raise ServerError(f"{self.url}/models answers {answer.status_code}")
+        return {one["id"] for one in answer.json()["data"] if "@v" in one["id"]}
+
     def wait_for_event(self, alias: str, seq: int, *, seconds: float = 60.0) -> float:
         """Wait until the server follows a deployment event of an alias.
 

@@ -1,4 +1,4 @@
-"""What is live, what is tried, what waits: for `flywheel status` and `flywheel versions`."""
+"""What is live, what is tried, what waits: for `flywheel status`."""
 
 from __future__ import annotations
 
@@ -119,44 +119,6 @@ def _forgotten(found: dict[str, Any]) -> list[str]:
         for role in roles
         if state[role] in found["trained_on_forgotten"]
     ]
-
-
-def versions(settings: Settings, store: Store, alias: str) -> list[dict[str, Any]]:
-    """The versions of an alias, oldest first."""
-    state, verdicts = Deployments(store).state(alias), store.evaluations(alias)
-    roles = {state.live: "live", state.previous: "previous", state.candidate: "candidate"}
-    found = []
-    for version in Registry(settings.registry).versions(alias):
-        manifest, verdict = version.manifest, verdicts.get(version.name)
-        found.append(
-            {
-                "version": version.name,
-                "role": roles.get(manifest.version),
-                "created": manifest.created,
-                "parent": manifest.parent,
-                "pairs": manifest.pairs,
-                "dataset": manifest.dataset_id,
-                "verdict": verdict and verdict.verdict,
-                "score": verdict and verdict.report.get("gold_candidate"),
-                "baseline_score": verdict and verdict.report.get("gold_baseline"),
-                "run": manifest.run_id,
-            }
-        )
-    return found
-
-
-def versions_text(alias: str, found: list[dict[str, Any]]) -> str:
-    """The versions for a person."""
-    if not found:
-        return f"{alias} has no versions yet; `flywheel retrain {alias}` makes one"
-    lines = [f"{'version':<16} {'':<10} {'made':<17} {'pairs':>6} {'gold':>6} verdict"]
-    for row in found:
-        score = "" if row["score"] is None else f"{row['score']:.0%}"
-        lines.append(
-            f"{row['version']:<16} {row['role'] or '':<10} {_when(row['created']):<17} "
-            f"{row['pairs']:>6} {score:>6} {row['verdict'] or 'not judged'}"
-        )
-    return "\n".join(lines)
 
 
 def _when(ts: float) -> str:

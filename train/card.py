@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,12 +32,7 @@ def card(
         name: the pinned name, `support@v4`.
         parent: the pinned name that was live when it was trained; None for the base model.
     """
-    header = {
-        "base_model": settings.model.name,
-        "library_name": "peft",
-        "pipeline_tag": "text-generation",
-        "tags": ["lora", "sft", "trl", "flywheel"],
-    }
+    header = _header(settings)
     options, lengths = result.settings, result.lengths
     description = settings.aliases[alias].description
     left_out = [(reason, len(rows)) for reason, rows in manifest.left_out.items()]
@@ -95,6 +92,22 @@ def card(
         "run has the details.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _header(settings: Settings) -> dict[str, Any]:
+    """The hub's own fields; those that nobody set are left out."""
+    path, sharing = settings.model.path, settings.sharing
+    on_hub = path.count("/") == 1 and path[0] not in "./~" and not Path(path).is_dir()
+    header = {
+        "base_model": path if on_hub else settings.model.name,
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "license": sharing.license,
+        "language": list(sharing.languages),
+        "datasets": list(sharing.datasets),
+        "tags": ["lora", "sft", "trl", "flywheel"],
+    }
+    return {name: value for name, value in header.items() if value}
 
 
 def _table(head: tuple[str, str], rows: Sequence[tuple[str, object]]) -> str:

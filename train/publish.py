@@ -24,7 +24,15 @@ from ledger.files import read_json, write_atomic, write_json, write_jsonl
 from ledger.fingerprint import base_fingerprint, template_hash
 from ledger.hashing import file_sha256
 from ledger.model import model_folder
-from ledger.registry import ADAPTER_CONFIG, TRAINING_DATA, WEIGHTS, Registry, Version, check_adapter
+from ledger.registry import (
+    ADAPTER_CONFIG,
+    TRAINING_DATA,
+    WEIGHTS,
+    Registry,
+    Version,
+    check_adapter,
+    content_id,
+)
 from ledger.settings import Settings
 from ledger.settings import load as load_settings
 from ledger.store import Line, Store
@@ -56,8 +64,9 @@ def publish(settings: Settings, alias: str, run_dir: Path, parent: str | None) -
             f"{run_dir} has no {result.FILE}: its training has not finished",
             remedy="Run the training again; it resumes.",
         )
-    registry = Registry(settings.registry)
+    registry = Registry.of(settings)
     if earlier := _published(registry, alias, run_dir, done):
+        _record(settings, registry, earlier)
         return earlier
     with closing(Store.open(settings)) as store:
         manifest, pairs = load_dataset(run_dir / "dataset", store)
@@ -76,7 +85,19 @@ def publish(settings: Settings, alias: str, run_dir: Path, parent: str | None) -
             rule="Nothing was published: a version is there whole or not at all.",
             remedy="Make room or mend the path, and run the same command.",
         ) from error
+    _record(settings, registry, version)
     return version
+
+
+def _record(settings: Settings, registry: Registry, version: Version) -> None:
+    """Write its hash into the ledger, and sign it where there is a key. Safe to repeat."""
+    alias, number = version.manifest.alias, version.manifest.version
+    with closing(Store.open(settings)) as store:
+        what = content_id(version.manifest)
+        run = f"run {version.manifest.run_id}"
+        store.note_version(alias, number, "published", what, who="publish", why=run)
+        if settings.signing.private_key is not None:
+            registry.sign(version, store, who="publish")
 
 
 def _published(registry: Registry, alias: str, run_dir: Path, done: TrainResult) -> Version | None:

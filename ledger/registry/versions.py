@@ -23,9 +23,10 @@ from ledger.errors import RegistryError
 from ledger.files import write_atomic, write_json
 from ledger.hashing import file_sha256
 from ledger.registry.adapters import check_adapter
-from ledger.registry.manifest import MANIFEST, Manifest, Version
+from ledger.registry.manifest import MANIFEST, Manifest, Version, content_id
 from ledger.registry.signing import SIGNATURES, Signer
 from ledger.settings import Settings
+from ledger.store import Store
 
 #: Beside the versions of an alias: what is known of each whose weights were let go.
 PRUNED = ".pruned"
@@ -83,6 +84,22 @@ class Registry:
     def signature(self, alias: str, version: int) -> Path:
         """Where the signature of a version is, or would be."""
         return self.root / alias / SIGNATURES / f"v{version}.sig"
+
+    def sign(self, version: Version, store: Store, *, who: str) -> bool:
+        """Sign a version, and write that down; False where a signature is there already.
+
+        Raises:
+            ConfigError, RegistryError: see `Signer.sign`; or it is not whole.
+        """
+        facts = version.manifest
+        file = self.signature(facts.alias, facts.version)
+        if file.is_file():
+            return False
+        assert self.signer is not None, "use Registry.of"
+        self.verify(version)
+        self.signer.sign(version.path, file)
+        store.note_version(facts.alias, facts.version, "signed", content_id(facts), who=who)
+        return True
 
     def pruned_note(self, alias: str, version: int) -> dict[str, Any] | None:
         """What was written down when a version's weights were let go: `ts`, `who`, `why`, `files`.
@@ -299,6 +316,7 @@ class Registry:
                 raise RegistryError(
                     f"{alias}@v{version} was claimed before",
                     rule="The name of a version is never used twice.",
+                    remedy="Take the next number (`flywheel pull --as-new`).",
                 )
             # Linked when it is filled: another process must see whose number it is at once.
             claim = ids / f".{os.getpid()}-{secrets.token_hex(4)}"
