@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FLYWHEEL := $(BIN)/flywheel $(if $(CONFIG),--config $(CONFIG))
 
-.PHONY: help setup demo serve retrain review test lint lock
+.PHONY: help setup demo serve retrain review loop test lint lock
 
 help:    ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ review: setup ## go through the answers that need eyes
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+loop: setup ## watch, decide, retrain, roll out and back, again and again; EVERY=5m
+	@$(FLYWHEEL) loop $(ALIAS) $(if $(EVERY),--every $(EVERY))
 
 test: lint ## lint, then all tests, real models included
 	@$(BIN)/python -m pytest
