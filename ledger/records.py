@@ -194,11 +194,17 @@ class DeploymentEvent(Record):
     seq: int = 0
     alias: str
     ts: float
-    kind: Literal["candidate", "share", "promote", "rollback", "withdraw"]
+    kind: Literal[
+        "candidate", "share", "promote", "rollback", "withdraw",
+        "begin", "expand", "supersede", "pause", "resume", "ask", "abort",
+    ]  # fmt: skip
     version: int | None = Field(None, ge=0, description="the version meant; 0 is the base model")
     share: float | None = Field(None, ge=0, le=100, description="percent of the traffic")
     who: str
     why: str = ""
+    report: dict[str, Any] | None = Field(
+        None, description="numbers that the decision rests on; no text of users"
+    )
 
 
 class DatasetRecord(Record):

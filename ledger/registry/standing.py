@@ -62,8 +62,9 @@ def standings(
         if gone is None or gone in (state.candidate, state.live):
             continue
         last[gone] = event.ts
-        if event.kind in ("rollback", "withdraw"):
-            said = {"rollback": "rolled back", "withdraw": "withdrawn"}[event.kind]
+        if event.kind in ("rollback", "withdraw", "abort"):
+            ended = {"rollback": "rolled back", "withdraw": "withdrawn", "abort": "aborted"}
+            said = ended[event.kind]
             dropped[gone] = f"{said} by {event.who}" + (f": {event.why}" if event.why else "")
         else:
             superseded[gone] = f"{alias}@v{event.version} took its place"
