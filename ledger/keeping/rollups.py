@@ -37,7 +37,7 @@ COLUMNS = (
     _rows.c.stored_text,
 )
 _COUNTED = ("prompt_tokens", "completion_tokens", "stored_text")
-_MEASURED = ("latency_ms", "ttft_ms", "surprise")
+_MEASURED = ("latency_ms", "ttft_ms", "surprise", "length")
 
 
 class Group(NamedTuple):
@@ -102,7 +102,8 @@ class Stats:
         rows: how many.
         counts: sums of whole numbers: tokens, rows with text, `finish:<reason>`, and of feedback
             `feedback`, `feedback:<what>`, `tag:<tag>` and `corrections`.
-        measures: `latency_ms`, `ttft_ms` and `surprise`, which is minus the mean logprob, nats.
+        measures: `latency_ms`, `ttft_ms`, `surprise`, which is minus the mean logprob, nats, and
+            `length`, an answer's tokens.
     """
 
     def __init__(self) -> None:
@@ -119,6 +120,7 @@ class Stats:
         self.measures["latency_ms"].add(row.latency_ms)
         self.measures["ttft_ms"].add(row.ttft_ms)
         self.measures["surprise"].add(None if row.mean_logprob is None else -row.mean_logprob)
+        self.measures["length"].add(row.completion_tokens)
 
     def count(self, name: str, more: int = 1) -> None:
         """Count something."""

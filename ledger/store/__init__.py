@@ -10,6 +10,7 @@ comes back without text; where the text is damaged the row is named in the log, 
 from __future__ import annotations
 
 from ledger.clock import now
+from ledger.store.alerts import Alert, Alerts
 from ledger.store.corrections import Corrections
 from ledger.store.datasets import Datasets, Frozen
 from ledger.store.feedback import FeedbackRows
@@ -23,8 +24,10 @@ from ledger.store.spending import Spending, Spent, SpentOn
 from ledger.store.subjects import Subjects
 from ledger.store.tags import Tags
 from ledger.store.versions import VersionNote, VersionNotes
+from ledger.store.watches import Watches
 
 __all__ = [
+    "Alert",
     "Firing",
     "Frozen",
     "GateAnswer",
@@ -55,6 +58,8 @@ class Store(
     Firings,
     VersionNotes,
     Leases,
+    Alerts,
+    Watches,
     Lines,
 ):
     """All that happened. One instance a process; threads may share it."""
