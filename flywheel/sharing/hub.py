@@ -20,10 +20,9 @@ class HubPlace:
 
     Args:
         private: whether a repository that is made here is private.
-        endpoint: of another hub than HF_ENDPOINT says.
     """
 
-    def __init__(self, url: str, *, private: bool = True, endpoint: str | None = None) -> None:
+    def __init__(self, url: str, *, private: bool = True) -> None:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HFValidationError
         from huggingface_hub.utils import validate_repo_id
@@ -36,7 +35,7 @@ class HubPlace:
             raise ConfigError(f"{url} names no repository: {error}") from error
         if "/" not in self._repo:
             raise ConfigError(f"{url} names no repository", rule="Write hf://owner/name.")
-        self._api = HfApi(endpoint=endpoint)
+        self._api = HfApi()
         self._at: str | None = None
 
     def card_path(self, alias: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ledger.errors import ConfigError, FlywheelError
 from ledger.settings import Settings
@@ -140,7 +140,7 @@ class FsspecPlace:
         return PlaceError(f"cannot {what} {self.url}/{path}: {error or type(error).__name__}")
 
 
-def place_of(settings: Settings, url: str | None, **options: Any) -> Place:
+def place_of(settings: Settings, url: str | None) -> Place:
     """The place meant: the URL given, else `sharing.url`.
 
     Raises:
@@ -155,5 +155,5 @@ def place_of(settings: Settings, url: str | None, **options: Any) -> Place:
             remedy="Name one: hf://owner/name, s3://bucket/folder, file:///folder.",
         )
     if wanted.startswith(HUB):
-        return HubPlace(wanted, private=settings.sharing.private, **options)
+        return HubPlace(wanted, private=settings.sharing.private)
     return FsspecPlace(wanted)

@@ -9,7 +9,10 @@ registry's own. Kept is the number; where another version has it here, `as_new` 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,7 +23,7 @@ from flywheel.sharing.push import newest
 from ledger.errors import RegistryError
 from ledger.files import write_atomic
 from ledger.hashing import file_sha256
-from ledger.registry import MANIFEST, Manifest, Registry, Version, content_id
+from ledger.registry import MANIFEST, Manifest, Registry, Version, check_adapter, content_id
 from ledger.registry.adapters import PICKLED
 from ledger.registry.signing import SIGNATURES
 from ledger.settings import Settings
@@ -72,10 +75,10 @@ def pull(
     registry = Registry.of(settings)
     if here := _here(registry, alias, wanted, there, as_new=as_new):
         return _pulled(here, origin, new=False)
-    with registry.building(alias, None if as_new else wanted) as (version, lora_id, building):
+    with _staged(registry, alias) as staged:
         for file, sha in sorted(there.files.items()):
             say(f"fetching {file}")
-            target = building / file
+            target = staged / file
             target.parent.mkdir(parents=True, exist_ok=True)
             place.download(f"{folder}/{file}", target)
             if (found := file_sha256(target)) != sha:
@@ -83,13 +86,18 @@ def pull(
                     f"{origin}/{file} has SHA-256 {found}, its manifest says {sha}",
                     rule="A version is taken whole and unaltered, or not at all.",
                 )
+        check_adapter(staged)
         signature = place.read(f"{alias}/{SIGNATURES}/v{wanted}.sig")
-        _signature(registry, building, signature, f"{alias}@v{version}")
-        fields = there.model_dump(exclude={"files"})
-        fields |= {"version": version, "lora_id": lora_id, "origin": origin}
-        if signature is not None:  # first, so that a version that needs one is never without
-            write_atomic(registry.signature(alias, version), signature)
-        done = registry.publish(building, fields)
+        _check_signature(registry, staged, signature, origin)
+        # Only now: a try that fails must not use up the number.
+        with registry.building(alias, None if as_new else wanted) as (version, lora_id, building):
+            building.rmdir()
+            staged.rename(building)
+            fields = there.model_dump(exclude={"files"})
+            fields |= {"version": version, "lora_id": lora_id, "origin": origin}
+            if signature is not None:  # first, so that a version that needs one is never without
+                write_atomic(registry.signature(alias, version), signature)
+            done = registry.publish(building, fields)
     store.note_version(alias, version, "pulled", content_id(done.manifest), who=who, why=origin)
     return _pulled(done, origin, new=True)
 
@@ -164,18 +172,30 @@ def _here(
     return None
 
 
-def _signature(registry: Registry, folder: Path, signature: bytes | None, name: str) -> None:
+@contextmanager
+def _staged(registry: Registry, alias: str) -> Iterator[Path]:
+    """A hidden folder of the registry; it goes unless it was renamed."""
+    (registry.root / alias).mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=registry.root / alias, prefix=".building-pulled-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_signature(
+    registry: Registry, folder: Path, signature: bytes | None, origin: str
+) -> None:
     """Check the signature that came with it, where we can; refuse it without one where we must."""
     signer = registry.signer
     assert signer is not None
     if signature is None:
         if signer.required:
-            raise RegistryError(f"{name} is not signed there", rule="signing.required is on.")
+            raise RegistryError(f"{origin} is not signed", rule="signing.required is on.")
         return
     if signer.can_check or signer.required:
-        file = folder.parent / f".{folder.name}.sig"
-        try:
+        with tempfile.TemporaryDirectory() as beside:
+            file = Path(beside) / "signature"
             file.write_bytes(signature)
-            signer.verify(folder, file, name)
-        finally:
-            file.unlink(missing_ok=True)
+            signer.verify(folder, file, origin)
