@@ -83,6 +83,8 @@ class Client:
         base_url: of the API, `http://host:port/v1`; the path `/v1` is added where there is none.
         concurrency: most requests under way at once.
         timeout_seconds: longest wait for one answer.
+        any_model: accept an answer whose `model` is another name than the one asked for, as
+            OpenAI's own API gives: it resolves names to snapshots.
         retries: further attempts after 408, 409, 429, 5xx or a lost connection, with the
             pauses of the `openai` client (half a second, doubling, or what Retry-After says).
     """
@@ -95,11 +97,13 @@ class Client:
         concurrency: int = 16,
         timeout_seconds: float = 120.0,
         retries: int = 4,
+        any_model: bool = False,
     ) -> None:
         url = urlsplit(base_url)
         self.base_url = base_url if url.path.strip("/") else f"{base_url.rstrip('/')}/v1"
         self._concurrency = concurrency
         self._timeout = timeout_seconds
+        self._any_model = any_model
         self._openai = openai.AsyncOpenAI(
             base_url=self.base_url,
             api_key=api_key,
@@ -221,7 +225,7 @@ class Client:
             raise self._stranger() from error
         if not isinstance(completion, ChatCompletion) or not completion.choices:
             raise self._stranger()
-        if completion.model != question.model:
+        if completion.model != question.model and not self._any_model:
             raise ServerError(
                 f"{self.base_url} was asked for {question.model!r} and {completion.model!r} "
                 "answered",

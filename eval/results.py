@@ -19,7 +19,7 @@ from ledger.errors import RecordError
 from ledger.files import read_json, write_json
 from ledger.gold import GoldQuestion, gold_hash
 from ledger.hashing import content_hash
-from ledger.packs import FailureSet, PackSet
+from ledger.packs import FailureSet, LoadedPack, Pack, PackSet
 from ledger.settings import Gate
 from ledger.store import Line, Store
 
@@ -115,6 +115,7 @@ class SetResults(Stored):
         answers: by model, then by question, one a sample.
         checks: of each answer, in the same order; there to be read: verdicts are derived from
             the answers' texts.
+        left_out: rows of a set of failures that only a judge could score, and there is none.
         forgotten: questions of the file that nobody can read any more.
     """
 
@@ -129,6 +130,7 @@ class SetResults(Stored):
     judgements: list[Judgement] = Field(default_factory=list)
     calibrations: list[Calibration] = Field(default_factory=list)
     users: dict[str, str] = Field(default_factory=dict)
+    left_out: int = 0
     forgotten: int = 0
 
     @property
@@ -254,7 +256,29 @@ def parse(content: Mapping[str, Any], store: Store | None = None) -> EvalResults
                 field="question_hash",
                 rule="Results belong to the questions that were asked.",
             )
+    _check_packs(results)
     return results
+
+
+def _check_packs(results: EvalResults) -> None:
+    """Derive the hash of each pack again, from the rules and questions of its sets."""
+    for used in results.packs:
+        sets = [one for one in results.sets if one.pack == used.name]
+        loaded = LoadedPack(
+            pack=Pack(
+                name=used.name,
+                description=used.description,
+                sets=tuple(one.rules for one in sets),
+            ),
+            questions={one.name: one.questions for one in sets if not one.of_users},
+        )
+        if loaded.pack_hash != used.pack_hash:
+            raise RecordError(
+                f"the rules and questions of the pack {used.name!r} have the hash "
+                f"{loaded.pack_hash}, the file says {used.pack_hash}",
+                field="packs",
+                rule="Results belong to the pack that was asked.",
+            )
 
 
 def _lines(one: SetResults, content: dict[str, Any]) -> list[Line]:

@@ -1,176 +1,66 @@
 """From stored answers to a verdict. No model and no server is needed.
 
-`EvalResults` is the file `eval_results.json`: whatever the verdict follows from. Everything in
-`GateReport` is derived from it by `judge`, so the same file always gives the same verdict.
+Everything in `GateReport` is derived from `EvalResults` by `judge`, so the same file always gives
+the same verdict.
 
-The rule is non-inferiority on paired differences, candidate minus baseline:
+A set is judged by non-inferiority on paired differences, candidate minus baseline:
 
     pass          the interval's lower end is not below -margin
-    fail          the interval lies below 0 and the exact McNemar test agrees; or the candidate
-                  answers exactly like the base model, so it is not really live
-    underpowered  anything between: the questions cannot tell. It is refused too
+    fail          the interval lies below 0 and the test, corrected for all tests of the gate,
+                  agrees
+    underpowered  anything between: the questions cannot tell
 
-With no true difference a fail needs a two-sided test to err to one side: at most half of
-1 - confidence of the time. Margin alone never fails a version: on few questions the mean
+To that come its slices, rules and limits; the set's verdict is the worst of all. Floors of slices
+and shares of rules are held against what was observed: what breaks one never passes, and it fails
+where that is no accident. A limit is broken only where its whole interval is.
+
+The version's verdict is the worst of its required sets; a guard counts only where it fails. All
+must pass, each at its own level: that needs no correction (Berger, Technometrics 24, 1982). That
+any of them fails by accident would be likelier the more there are, so their p-values are
+corrected by Holm's method over all sets, slices, rules and limits that can refuse the version.
+With no true difference a fail then needs a one-sided error: at most half of 1 - confidence of the
+time, whatever the number of sets. Margin alone never fails a version: on few questions the mean
 falls below it by luck.
+
+A candidate that answers exactly like the base model is not really live: it fails unasked.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from eval import stats
-from eval.client import Answer, TokenLogprob
-from ledger import checking
-from ledger.errors import RecordError
-from ledger.gold import GoldQuestion, gold_hash
+from eval import demands, power, scoring, stats
+from eval.reasons import gate_reasons, set_reasons
+from eval.reported import GateReport, LimitReport, RuleReport, SetReport, SliceReport, Verdict
+from eval.results import CheckOutcome, EvalResults, Probe, SetResults, parse
+from ledger.packs import ANY_SLICE, SliceRule
 from ledger.settings import Gate
+from ledger.store import Store
 
-Verdict = Literal["pass", "fail", "underpowered"]
-
-#: Logprobs closer than this are taken for equal, nats.
-SAME_NATS = 1e-3
+__all__ = [
+    "CheckOutcome",
+    "EvalResults",
+    "GateReport",
+    "Probe",
+    "SetReport",
+    "Verdict",
+    "decide",
+    "judge",
+    "recompute",
+]
 
 _TOLERANCE = 1e-9  # means of thousandths are not exact in binary
+_WORST: tuple[Verdict, ...] = ("fail", "underpowered", "pass")
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Probe(_Stored):
-    """The first tokens of three answers to one question, asked one after the other."""
-
-    question: str
-    base: list[TokenLogprob]
-    candidate: list[TokenLogprob]
-    base_again: list[TokenLogprob]
-
-    @property
-    def differs(self) -> bool:
-        """Whether the candidate differs from the base by more than the base from itself.
-
-        A server that batches and caches does not compute the same prompt alike twice.
-        """
-        noise = _distance(self.base, self.base_again)
-        return _distance(self.base, self.candidate) > max(SAME_NATS, 2 * noise)
-
-
-class CheckOutcome(_Stored):
-    """The result of one check; `reason` is "" where it passed."""
-
-    passed: bool
-    reason: str
-
-
-class EvalResults(_Stored):
-    """All that a verdict follows from, and under which conditions it was asked.
-
-    `answers` and `checks` go by model, then by question id. `checks` is there to be read:
-    the verdict is derived from the answers' texts. The questions and answers are kept as they
-    are, not redacted, for a check could not be repeated on anything else.
-    """
-
-    format: Literal[1] = 1
-    run_id: str
-    alias: str
-    candidate: str
-    baseline: str
-    base_model: str
-    also: list[str] = Field(default_factory=list)
-    created: float = Field(description="seconds since the epoch, UTC")
-    seconds: float = Field(description="spent asking")
-    gate: Gate
-    gold_hash: str
-    questions: list[GoldQuestion]
-    probes: list[Probe]
-    answers: dict[str, dict[str, Answer]]
-    checks: dict[str, dict[str, list[CheckOutcome]]]
-    sampling: dict[str, float]
-    bootstrap_seed: int
-    packages: dict[str, str]
-    template_hash: str | None = None
-    report: dict[str, Any] | None = Field(None, description="the `GateReport` of that time")
-
-
-class SliceReport(_Stored):
-    """Mean scores, 0 to 1, over one part of the gold set."""
-
-    questions: int
-    candidate: float
-    baseline: float
-
-
-class GateReport(_Stored):
-    """A verdict and what it rests on. Scores and differences are 0 to 1, not per cent.
-
-    Where the candidate turned out not to be live nothing was asked: scores are None.
-
-    Attributes:
-        interval: of `difference`, at the level `confidence`.
-        p_value: two-sided exact McNemar test.
-        detectable: smallest true difference seen with 80 % power on this many questions.
-        needed: questions with which an equally good candidate passes with 80 % power; None
-            where the margin is 0.
-        fixed, broken: ids of questions that only the candidate, only the baseline got right.
-        also: mean scores of models that were asked for information.
-        truncated: answers of each model that reached their longest length.
-    """
-
-    run_id: str
-    alias: str
-    candidate: str
-    baseline: str
-    verdict: Verdict
-    reasons: list[str]
-    questions: int
-    gold_hash: str
-    margin: float
-    confidence: float
-    gold_candidate: float | None = None
-    gold_baseline: float | None = None
-    difference: float | None = None
-    interval: tuple[float, float] | None = None
-    p_value: float | None = None
-    detectable: float | None = None
-    needed: int | None = None
-    fixed: list[str] = Field(default_factory=list)
-    broken: list[str] = Field(default_factory=list)
-    slices: dict[str, SliceReport] = Field(default_factory=dict)
-    also: dict[str, float] = Field(default_factory=dict)
-    truncated: dict[str, int] = Field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def passed(self) -> bool:
-        """Whether the candidate may take traffic."""
-        return self.verdict == "pass"
-
-
-def recompute(eval_results: dict[str, Any]) -> GateReport:
+def recompute(eval_results: Mapping[str, Any], store: Store | None = None) -> GateReport:
     """The verdict from the content of `eval_results.json`, with no model.
 
     Raises:
-        RecordError: it is not such a file, lacks answers, or its questions were changed.
+        RecordError: see `eval.results.parse`, or an answer is missing.
     """
-    try:
-        results = EvalResults.model_validate(eval_results)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise RecordError(
-            f"not the results of a gate: {field}: {first['msg']}", field=field
-        ) from error
-    found = gold_hash(results.questions)
-    if found != results.gold_hash:
-        raise RecordError(
-            f"the questions have the hash {found}, the file says {results.gold_hash}",
-            field="gold_hash",
-            rule="Results belong to the questions that were asked.",
-        )
-    return judge(results)
+    return judge(parse(eval_results, store))
 
 
 def judge(results: EvalResults) -> GateReport:
@@ -179,16 +69,13 @@ def judge(results: EvalResults) -> GateReport:
     Raises:
         RecordError: an answer is missing.
     """
-    gate = results.gate
     common: dict[str, Any] = {
         "run_id": results.run_id,
         "alias": results.alias,
         "candidate": results.candidate,
         "baseline": results.baseline,
-        "questions": len(results.questions),
-        "gold_hash": results.gold_hash,
-        "margin": gate.margin,
-        "confidence": gate.confidence,
+        "packs": {pack.name: pack.pack_hash for pack in results.packs},
+        "confidence": results.gate.confidence,
         "seconds": results.seconds,
     }
     if not any(probe.differs for probe in results.probes):
@@ -197,128 +84,276 @@ def judge(results: EvalResults) -> GateReport:
             f"{len(results.probes)} probe(s), logprobs included: the adapter is not really live "
             "there, or training changed nothing"
         )
-        return GateReport(verdict="fail", reasons=[reason], **common)
-
-    scores = {
-        model: _scores(results, model)
-        for model in dict.fromkeys([results.candidate, results.baseline, *results.also])
-    }
-    candidate, baseline = scores[results.candidate], scores[results.baseline]
-    ids = [question.id for question in results.questions]
-    differences = [candidate[i] - baseline[i] for i in ids]
-    interval = stats.bootstrap_interval(
-        differences,
-        confidence=gate.confidence,
-        resamples=gate.resamples,
-        seed=results.bootstrap_seed,
+        first = results.sets[0]
+        return GateReport(
+            verdict="fail",
+            reasons=[reason],
+            questions=len(first.questions),
+            gold_hash=first.question_hash,
+            margin=_margin(first, results.gate),
+            **common,
+        )
+    draws = _draws(results)
+    examined = [_examine(one, results, draws) for one in results.sets if one.questions]
+    corrected = _corrected(examined)
+    reports = [
+        _set_report(one, corrected[number], results, sum(map(len, corrected)))
+        for number, one in enumerate(examined)
+    ]
+    deciding = [one.verdict for one in reports if one.role == "required"]
+    deciding += [one.verdict for one in reports if one.role == "guard" and one.verdict == "fail"]
+    verdict = worst(deciding)
+    main = next((one for one in reports if one.role == "required"), reports[0])
+    shared = (
+        *("questions", "margin", "difference", "interval", "p_value", "detectable", "needed"),
+        *("fixed", "broken", "slices", "also", "truncated"),
     )
-    fixed = [i for i in ids if candidate[i] > baseline[i]]
-    broken = [i for i in ids if candidate[i] < baseline[i]]
-    p_value = stats.mcnemar_exact(len(fixed), len(broken))
-    discordant = stats.discordance(differences)
-    detectable = stats.detectable_difference(len(ids), discordant, confidence=gate.confidence)
-    needed = stats.questions_needed(gate.margin, discordant, confidence=gate.confidence)
-    verdict = decide(interval, p_value, margin=gate.margin, confidence=gate.confidence)
     return GateReport(
         verdict=verdict,
-        reasons=_reasons(verdict, interval, len(ids), detectable, needed, gate),
-        gold_candidate=_mean(candidate.values()),
-        gold_baseline=_mean(baseline.values()),
-        difference=_mean(differences),
-        interval=(interval.low, interval.high),
-        p_value=p_value,
-        detectable=detectable,
-        needed=needed,
-        fixed=fixed,
-        broken=broken,
-        slices=_slices(results.questions, candidate, baseline),
-        also={model: _mean(scores[model].values()) for model in results.also},
-        truncated={
-            model: sum(a.finish_reason == "length" for a in results.answers[model].values())
-            for model in scores
-        },
+        reasons=gate_reasons(verdict, reports, main)
+        + [f"{one.key} has no questions yet" for one in results.sets if not one.questions],
+        sets=reports,
+        tests=_count(examined),
+        gold_hash=main.question_hash,
+        gold_candidate=main.candidate,
+        gold_baseline=main.baseline,
+        **{name: getattr(main, name) for name in shared},
         **common,
     )
 
 
 def decide(
-    interval: stats.Interval, p_value: float, *, margin: float, confidence: float
+    interval: stats.Interval, p_worse: float, *, margin: float, confidence: float
 ) -> Verdict:
-    """The rule in this module's docstring. A loss equal to the margin is still accepted."""
+    """The rule for one difference. A loss equal to the margin is still accepted.
+
+    Args:
+        p_worse: one-sided, corrected for the number of tests.
+    """
     if interval.low >= -margin - _TOLERANCE:
         return "pass"
-    if interval.high < 0 and p_value < 1 - confidence:
+    if interval.high < 0 and p_worse <= (1 - confidence) / 2 + _TOLERANCE:
         return "fail"
     return "underpowered"
 
 
-def _reasons(
-    verdict: Verdict,
-    interval: stats.Interval,
-    questions: int,
-    detectable: float,
-    needed: int | None,
-    gate: Gate,
-) -> list[str]:
-    low, high = 100 * interval.low, 100 * interval.high
-    where = f"the difference lies between {low:+.1f} and {high:+.1f} points"
-    sight = (
-        f"{questions} questions show differences of {100 * detectable:.1f} points and more "
-        f"{stats.POWER:.0%} of the time, smaller ones less often"
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The worst of them; `pass` where there is none."""
+    return min(verdicts, key=_WORST.index, default="pass")
+
+
+class _Slice(NamedTuple):
+    name: str
+    rule: SliceRule | None
+    candidate: float
+    baseline: float
+    found: stats.Comparison
+    p_value: float | None  # one-sided, of the worse of what is broken
+
+
+class _Examined(NamedTuple):
+    """What is computed of a set before the correction."""
+
+    results: SetResults
+    scores: dict[str, dict[str, float]]
+    found: stats.Comparison
+    slices: list[_Slice]
+    rules: list[demands.RuleFound]
+    limits: list[demands.LimitFound]
+
+    @property
+    def p_values(self) -> list[float]:
+        """Of everything that can make it fail: the difference first, then in the order above."""
+        found = [self.found.p_worse]
+        found += [one.p_value for one in self.slices if one.p_value is not None]
+        found += [one.p_value for one in self.rules]
+        return found + [one.p_value for one in self.limits]
+
+
+def _draws(results: EvalResults) -> int:
+    """Resamples: at least as many as the smallest corrected p-value needs to be seen."""
+    tests = sum(
+        1 + len(scoring.slices(one.questions)) + len(one.rules.rules) + 2 for one in results.sets
     )
-    if verdict == "pass":
-        return [f"{where}: no loss of more than the {100 * gate.margin:g} accepted", sight]
-    if verdict == "fail":
-        return [f"{where}: the candidate is worse than the version it would replace"]
-    more = (
-        "with a margin of 0 no number of questions is enough for two equal versions: raise "
-        "gate.margin"
-        if needed is None
-        else f"about {needed} questions would let an equally good candidate pass"
+    return max(results.gate.resamples, round(4 * tests / (1 - results.gate.confidence)))
+
+
+def _margin(one: SetResults, gate: Gate) -> float:
+    return gate.margin if one.rules.margin is None else one.rules.margin
+
+
+def _examine(one: SetResults, results: EvalResults, draws: int) -> _Examined:
+    gate, new, old = results.gate, results.candidate, results.baseline
+    scores = scoring.scores(one, [new, old, *results.also], new, old)
+    ids = [question.id for question in one.questions]
+    clusters = scoring.clusters(one.questions)
+    options = {"resamples": draws, "seed": results.bootstrap_seed}
+
+    def compared(which: Sequence[str]) -> stats.Comparison:
+        differences = [scores[new][i] - scores[old][i] for i in which]
+        of_each = [clusters[i] for i in which]
+        return stats.compare(differences, of_each, confidence=gate.confidence, **options)
+
+    slices = []
+    for name, members in scoring.slices(one.questions).items():
+        rule = one.rules.slices.get(name, one.rules.slices.get(ANY_SLICE))
+        candidate = scoring.mean(scores[new][i] for i in members)
+        baseline = scoring.mean(scores[old][i] for i in members)
+        found = compared(members)
+        p_value = None
+        if rule is not None:
+            # Two tests where both are set: Bonferroni's correction, before that of all.
+            both = 2 if None not in (rule.floor, rule.max_loss) else 1
+            tails = [1.0]
+            if _below(rule, candidate):
+                values = [scores[new][i] for i in members]
+                of_each = [clusters[i] for i in members]
+                tails.append(stats.share_below(values, of_each, rule.floor or 0.0))
+            if _lost(rule, candidate, baseline):
+                tails.append(found.p_worse)
+            p_value = min(1.0, both * min(tails))
+        slices.append(_Slice(name, rule, candidate, baseline, found, p_value))
+    return _Examined(
+        one,
+        scores,
+        compared(ids),
+        slices,
+        demands.rules(one, new, old, clusters, gate.confidence, **options),
+        demands.limits(one, new, old, clusters, gate.confidence, **options),
     )
+
+
+def _below(rule: SliceRule, candidate: float) -> bool:
+    return rule.floor is not None and candidate < rule.floor - _TOLERANCE
+
+
+def _lost(rule: SliceRule, candidate: float, baseline: float) -> bool:
+    return rule.max_loss is not None and baseline - candidate > rule.max_loss + _TOLERANCE
+
+
+def _refuses(one: _Examined) -> bool:
+    return one.results.rules.role != "informative"
+
+
+def _count(examined: Sequence[_Examined]) -> int:
+    return sum(len(one.p_values) for one in examined if _refuses(one))
+
+
+def _corrected(examined: Sequence[_Examined]) -> list[list[float]]:
+    """p-values of each set, corrected over all that can refuse; others as they are."""
+    together = [p for one in examined if _refuses(one) for p in one.p_values]
+    corrected = iter(stats.holm(together))
     return [
-        f"{where}: that rules out neither a loss of more than the {100 * gate.margin:g} points "
-        "accepted nor that nothing got worse",
-        sight,
-        more,
+        [next(corrected) for _ in one.p_values] if _refuses(one) else list(one.p_values)
+        for one in examined
     ]
 
 
-def _scores(results: EvalResults, model: str) -> dict[str, float]:
-    answers = results.answers.get(model, {})
-    missing = [q.id for q in results.questions if q.id not in answers]
-    if missing:
-        raise RecordError(
-            f"{model} has no answer to {len(missing)} question(s), first {missing[0]!r}",
-            field=f"answers.{model}",
+def _set_report(
+    one: _Examined, corrected: Sequence[float], results: EvalResults, tests: int
+) -> SetReport:
+    gate, given, found = results.gate, one.results, one.found
+    new, old = results.candidate, results.baseline
+    level, margin = (1 - gate.confidence) / 2, _margin(given, gate)
+    left = iter(corrected)
+    own = decide(found.interval, next(left), margin=margin, confidence=gate.confidence)
+    slices = {}
+    for part in one.slices:
+        p_value = None if part.p_value is None else next(left)
+        verdict: Verdict | None = None
+        if part.rule is not None and p_value is not None:
+            broken = _below(part.rule, part.candidate)
+            broken |= _lost(part.rule, part.candidate, part.baseline)
+            verdict = _observed(broken, p_value, level)
+        slices[part.name] = SliceReport(
+            questions=part.found.questions,
+            candidate=part.candidate,
+            baseline=part.baseline,
+            interval=tuple(part.found.interval),
+            p_value=p_value,
+            floor=part.rule and part.rule.floor,
+            max_loss=part.rule and part.rule.max_loss,
+            verdict=verdict,
         )
-    return {q.id: checking.score(q, answers[q.id].text).value for q in results.questions}
-
-
-def _slices(
-    questions: list[GoldQuestion], candidate: dict[str, float], baseline: dict[str, float]
-) -> dict[str, SliceReport]:
-    members: dict[str, list[str]] = {}
-    for question in questions:
-        if question.slice is not None:
-            members.setdefault(question.slice, []).append(question.id)
-    return {
-        name: SliceReport(
-            questions=len(ids),
-            candidate=_mean([candidate[i] for i in ids]),
-            baseline=_mean([baseline[i] for i in ids]),
+    rules = []
+    for kept in one.rules:
+        p_value = next(left)
+        if kept.found is None:
+            verdict = _observed(kept.broken, p_value, level)
+        else:
+            verdict = decide(
+                kept.found.interval, p_value, margin=margin, confidence=gate.confidence
+            )
+        rules.append(
+            RuleReport(
+                rule=kept.rule,
+                answers=kept.answers,
+                candidate=kept.candidate,
+                baseline=kept.baseline,
+                at_most=kept.at_most,
+                verdict=verdict,
+                p_value=p_value,
+                questions=kept.questions,
+            )
         )
-        for name, ids in sorted(members.items())
-    }
+    limits = []
+    for limit in one.limits:
+        p_value = next(left)
+        limits.append(
+            LimitReport(
+                **limit._asdict() | {"p_value": p_value},
+                verdict="fail" if p_value <= level else "pass",
+            )
+        )
+    ids = [question.id for question in given.questions]
+    scores = one.scores
+    # A loss that Holm's method would find for certain, were it the only one: Bonferroni's level.
+    refusing = max(1, tests if _refuses(one) else 1)
+    report = SetReport(
+        pack=given.pack,
+        name=given.name,
+        kind=given.rules.kind,
+        role=given.rules.role,
+        verdict=worst(
+            [own]
+            + [part.verdict for part in slices.values() if part.verdict is not None]
+            + [kept.verdict for kept in rules]
+            + [limit.verdict for limit in limits]
+        ),
+        reasons=[],
+        questions=len(ids),
+        units=found.units,
+        samples=int(given.sampling["samples"]),
+        question_hash=given.question_hash,
+        margin=margin,
+        method=found.method,
+        candidate=scoring.mean(scores[new].values()),
+        baseline=scoring.mean(scores[old].values()),
+        difference=found.difference,
+        interval=tuple(found.interval),
+        p_value=found.p_value,
+        p_corrected=corrected[0],
+        detectable=power.detectable(found, confidence=1 - (1 - gate.confidence) / refusing),
+        needed=power.needed(found, margin, confidence=gate.confidence),
+        fixed=[i for i in ids if scores[new][i] > scores[old][i]],
+        broken=[i for i in ids if scores[new][i] < scores[old][i]],
+        both_wrong=[i for i in ids if scores[new][i] == scores[old][i] == 0],
+        slices=slices,
+        rules=rules,
+        limits=limits,
+        agreement=scoring.agreement(given, gate.confidence),
+        also={m: scoring.mean(scores[m].values()) for m in results.also if m in scores},
+        truncated={
+            model: sum(a.finish_reason == "length" for said in listed.values() for a in said)
+            for model, listed in given.answers.items()
+        },
+        forgotten=given.forgotten,
+    )
+    return report.model_copy(update={"reasons": set_reasons(report, own)})
 
 
-def _mean(values: Any) -> float:
-    listed = list(values)
-    return float(sum(listed) / len(listed))
-
-
-def _distance(a: list[TokenLogprob], b: list[TokenLogprob]) -> float:
-    """Largest difference of logprobs, nats; infinite where the tokens differ."""
-    if [item.token for item in a] != [item.token for item in b]:
-        return float("inf")
-    return max((abs(x.logprob - y.logprob) for x, y in zip(a, b, strict=True)), default=0.0)
+def _observed(broken: bool, p_value: float, level: float) -> Verdict:
+    """Of a rule about what was observed: broken by accident or for certain, or kept."""
+    if not broken:
+        return "pass"
+    return "fail" if p_value <= level + _TOLERANCE else "underpowered"

@@ -54,8 +54,11 @@ class Pair(BaseModel):
     answered_by: str = Field(description="the version whose answer was corrected")
     rejected: str | None = Field(None, description="the answer that was corrected")
     tags: list[str] = Field(default_factory=list)
-    kind: Literal["correction", "replay"] = Field(
-        "correction", description="`replay`: an answer that was good already"
+    kind: Literal["correction", "replay", "disliked"] = Field(
+        "correction",
+        description="`replay`: an answer that was good already; `disliked`: one that was voted "
+        "down and has no correction, which only KTO makes use of: its last message is what should "
+        "not have been said",
     )
     split: Split = Field("train", description="`heldout` pairs are never trained on")
     cluster: int | None = Field(None, description="of the question; None where it is like nothing")
@@ -271,6 +274,18 @@ def open_parts(folder: Path) -> Iterator[dict[str, Any]]:
             yield from _parsed(folder, handle)
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{folder / PAIRS} cannot be read: {error}") from error
+
+
+def opened(folder: Path, store: Store, row_ids: set[str]) -> list[Pair]:
+    """Some pairs of a dataset, in its order; those of forgotten people are left out.
+
+    Believes no hash.
+
+    Raises:
+        DatasetError: a line is broken.
+    """
+    lines = [line for line in open_parts(folder) if line["row_id"] in row_ids]
+    return _pairs(folder, store, lines)[0]
 
 
 def _parsed(folder: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:

@@ -298,6 +298,12 @@ def load_packs(gate: Gate) -> list[LoadedPack]:
                 if len(packs) == 1 and where == "gate.gold":
                     raise
                 errors.append(f"{where}: set {one.name!r}: {error.problem}\n{error.rule}")
+                continue
+            known = {question.slice for question in questions[one.name]}
+            if strange := sorted(set(one.slices) - {ANY_SLICE} - known):
+                errors.append(
+                    f"{where}: set {one.name!r}: no question has the slice {', '.join(strange)}"
+                )
         # The margin that holds is part of what the pack demands, wherever it is written.
         settled = [
             one if one.margin is not None else one.model_copy(update={"margin": gate.margin})

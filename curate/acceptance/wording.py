@@ -10,7 +10,6 @@ Sources:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -21,6 +20,7 @@ from ledger.checks import Check
 from ledger.records import Interaction
 from ledger.redact.placeholders import PLACEHOLDER
 from ledger.settings.curation import Acceptance as Policy
+from ledger.wording import CONTROL, refuses
 
 #: Letters below which the language of a text is not told: names and loan words decide then.
 LEAST_LETTERS = 60
@@ -31,36 +31,6 @@ LONG_ANSWER = 200
 # A longer text is compared as far as this: the time grows with the product of both lengths.
 _COMPARED = 20_000
 _SECRET = frozenset({"SECRET", "KEY"})
-
-# The first person who declines, near the start. "We cannot refund this" is an answer.
-_REFUSALS = re.compile(
-    r"""
-    \bas\ an?\ (?:ai|artificial\ intelligence|(?:large\ )?language\ model)\b
-    | \bi(?:['’]m|\ am)?\ (?:really\ |very\ |so\ )?(?:sorry|afraid)[^.!?\n]{0,40}
-      \b(?:can(?:['’]t|not|\ not)|unable|not\ able|won['’]t)
-    | \bi\ (?:can(?:['’]t|not|\ not)|won['’]t|will\ not|must\ not)
-      \ (?:help|assist|answer|provide|comply|discuss|share|fulfil+|support|engage|with|that|this
-      |do\ (?:that|this|so)|say\ (?:that|this|so))\b
-    | \bi\ (?:must|have\ to)\ (?:decline|refuse)\b
-    | \bi(?:['’]m|\ am)\ (?:unable|not\ able|not\ allowed)\ to\b
-    | \bals\ (?:ki|künstliche\ intelligenz|sprachmodell)\b
-    | \b(?:ich|kann|darf)\ (?:kann|darf|ich)\b[^.!?\n]{0,60}\bnicht\b[^.!?\n]{0,30}
-      \b(?:helfen|beantworten|weiterhelfen|unterstützen|nachkommen)\b
-    | \bje\ (?:suis\ désolée?|ne\ (?:peux|puis))\b[^.!?\n]{0,60}\b(?:pas|aider|répondre)\b
-    | \b(?:lo\ siento|no\ puedo)\b[^.!?\n]{0,60}\b(?:no\ puedo|ayudar(?:te|le)?|responder)\b
-    | \b(?:mi\ dispiace|non\ posso)\b[^.!?\n]{0,60}\b(?:non\ posso|aiutar(?:ti|la|e)?|rispondere)\b
-    | \b(?:desculpe|sinto\ muito|não\ posso)\b[^.!?\n]{0,60}\b(?:não\ posso|ajudar|responder)\b
-    | \bik\ kan\b[^.!?\n]{0,60}\bniet\ (?:helpen|beantwoorden)\b
-    | (?:抱歉|对不起|很遗憾)[^。！？\n]{0,30}(?:无法|不能|不可以)
-    | (?:申し訳|すみません|ごめんなさい)[^。！？\n]{0,40}(?:できません|できかねます|お答えできない)
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-_REFUSES_WITHIN = 300  # characters
-
-_CONTROL = re.compile(
-    r"<\|[a-z_]{2,32}\|>|<｜[^｜\n]{2,32}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>"
-)
 
 
 def found(policy: Policy, checks: Sequence[Check], row: Interaction, text: str) -> Iterator[str]:
@@ -83,7 +53,7 @@ def found(policy: Policy, checks: Sequence[Check], row: Interaction, text: str) 
         if not result.passed:
             yield f"{reasons.CHECK}: {result.reason}"
     yield from _placeholders(text, row, answer)
-    if (control := _CONTROL.search(text)) is not None:
+    if (control := CONTROL.search(text)) is not None:
         yield f"{reasons.CONTROL}: {control.group()}"
     if not policy.refusals and refuses(text) and not refuses(answer):
         yield reasons.REFUSAL
@@ -91,11 +61,6 @@ def found(policy: Policy, checks: Sequence[Check], row: Interaction, text: str) 
         yield language
     if distance := _distance(policy, answer, text):
         yield distance
-
-
-def refuses(text: str) -> bool:
-    """Whether a text begins by declining to answer, in one of nine languages."""
-    return _REFUSALS.search(text[:_REFUSES_WITHIN]) is not None
 
 
 def _placeholders(text: str, row: Interaction, answer: str) -> Iterator[str]:

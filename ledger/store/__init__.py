@@ -19,6 +19,7 @@ from ledger.store.gate_answers import GateAnswer, GateAnswers
 from ledger.store.interactions import Prepared
 from ledger.store.leases import Held, Lease, Leases
 from ledger.store.lines import Line, Lines
+from ledger.store.packs import PackEvent, Packs
 from ledger.store.queue import Queue, Review, Waiting
 from ledger.store.spending import Spending, Spent, SpentOn
 from ledger.store.subjects import Subjects
@@ -35,6 +36,7 @@ __all__ = [
     "Lease",
     "Line",
     "Outcome",
+    "PackEvent",
     "Prepared",
     "Review",
     "Spent",
@@ -55,6 +57,7 @@ class Store(
     Subjects,
     Spending,
     GateAnswers,
+    Packs,
     Firings,
     VersionNotes,
     Leases,
