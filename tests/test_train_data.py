@@ -57,17 +57,30 @@ QWEN3 = """
 {%- endif %}
 """
 
-# The prompt ends inside the think block, which a conversation with its answer writes otherwise;
-# content is read part by part.
+# The prompt ends inside the think block unless thinking is off; a conversation with its answer has
+# the block closed before it. Content is read part by part, and trimmed.
 QWEN35 = """
 {%- macro body(content) %}
 {%- if content is string %}{{- content }}
 {%- else %}{% for part in content %}{{- part.text }}{% endfor %}{% endif %}
 {%- endmacro %}
 {%- for m in messages %}
-{{- '<|im_start|>' + m.role + '\\n' + body(m.content) + '<|im_end|>\\n' }}
+{%- set text = body(m.content) | trim %}
+{%- if m.role == 'assistant' and loop.last %}
+{%- if '</think>' in text %}
+{%- set thought = text.split('</think>')[0].split('<think>')[-1] | trim %}
+{%- set text = text.split('</think>')[-1] | trim %}
+{%- endif %}
+{{- '<|im_start|>assistant\\n<think>\\n' + (thought or '') + '\\n</think>\\n\\n' + text }}
+{%- else %}
+{{- '<|im_start|>' + m.role + '\\n' + text }}
+{%- endif %}
+{{- '<|im_end|>\\n' }}
 {%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{% endif %}
+{%- if add_generation_prompt %}
+{{- '<|im_start|>assistant\\n<think>\\n' }}
+{%- if enable_thinking is defined and not enable_thinking %}{{- '\\n</think>\\n\\n' }}{% endif %}
+{%- endif %}
 """
 
 TEMPLATES = {"embedded": None, "qwen2.5": QWEN25, "qwen3": QWEN3, "qwen3.5": QWEN35}
@@ -94,6 +107,7 @@ def with_template(tokenizer: Any) -> Any:
 
 
 def pair(*messages: tuple[str, Any], **fields: Any) -> Pair:
+    fields.setdefault("template_hash", HASH)
     return Pair(
         row_id=fields.pop("row_id", "chatcmpl-1"),
         messages=[{"role": role, "content": content} for role, content in messages],
@@ -133,14 +147,16 @@ def test_trained_tokens_are_those_that_serving_sees_and_generates(
         served = tokenizer.apply_chat_template(
             given.prompt, add_generation_prompt=True, return_dict=False, **(kwargs or {})
         )
-        assert row.ids[: row.prompt] == served, name
+        assert row.served == row.ids[: len(served)] == served, name
+        if not row.closing:
+            assert row.prompt == len(served)
         answer = given.messages[-1]["content"]
         assert tokenizer.decode(row.ids[row.prompt :]) == answer + "<|im_end|>", name
         assert row.ids[-1] == tokenizer.eos_token_id
         assert row.labels == [
             i if bit else -100 for i, bit in zip(row.ids, row.completion_mask, strict=True)
         ]
-        assert sum(row.completion_mask) == len(row.ids) - len(served)
+        assert sum(row.completion_mask) == len(row.ids) - len(served) - row.closing
 
 
 def test_where_the_template_agrees_there_is_no_note(with_template: Any) -> None:
@@ -165,15 +181,84 @@ def test_a_prompt_that_tokenizes_differently_before_text_is_kept_as_served(
     assert note == "the tokenizer joins the prompt's end with the answer"
 
 
-@pytest.mark.parametrize("template", ["qwen3", "qwen3.5"])
 def test_where_the_template_writes_the_answer_differently_the_row_is_noted(
-    with_template: Any, template: str
+    with_template: Any,
 ) -> None:
-    found = data.prepare([CONVERSATIONS["plain"]], with_template(template), 512, HASH)
+    found = data.prepare([CONVERSATIONS["plain"]], with_template("qwen3"), 512, HASH)
     assert len(found.rows) == 1
     ((reason, rows),) = found.notes.items()
     assert reason == "template writes the answer differently"
     assert list(rows) == ["chatcmpl-1"]
+
+
+def test_an_answer_is_not_trained_inside_an_open_think_block(with_template: Any) -> None:
+    """There it would be learned as thinking, and the server's reader of it would answer nothing."""
+    tokenizer = with_template("qwen3.5")
+    for name in ("plain", "system", "several turns", "starts with a newline", "not English"):
+        (row,) = data.prepare([CONVERSATIONS[name]], tokenizer, 512, HASH).rows
+        closing = row.ids[row.prompt - row.closing : row.prompt]
+        assert tokenizer.decode(row.served).endswith("<think>\n")
+        assert tokenizer.decode(closing) == "\n</think>\n\n"
+        assert row.labels[: row.prompt] == [-100] * row.prompt
+    # Where it was off, or the correction closes the block itself, nothing is put in between.
+    off = CONVERSATIONS["plain"].model_copy(
+        update={"chat_template_kwargs": {"enable_thinking": False}}
+    )
+    thought = CONVERSATIONS["think block in the answer"]
+    rows = data.prepare([off, thought], tokenizer, 512, HASH).rows
+    assert [row.closing for row in rows] == [0, 0]
+
+
+def test_a_think_block_that_the_template_never_closes_is_refused(with_template: Any) -> None:
+    tokenizer = with_template("embedded")
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n"
+    )
+    assert "<think>" in tokenizer.chat_template
+    found = data.prepare([CONVERSATIONS["plain"]], tokenizer, 512, HASH)
+    assert "leaves a <think> block open" in found.problems["cannot be rendered"]["chatcmpl-1"]
+
+
+def test_a_row_of_an_unknown_template_is_trained_on_and_listed(with_template: Any) -> None:
+    given = CONVERSATIONS["plain"].model_copy(update={"template_hash": None})
+    found = data.prepare([given], with_template("embedded"), 512, HASH)
+    assert len(found.rows) == 1
+    assert found.notes == {data.UNKNOWN_TEMPLATE: {"chatcmpl-1": "from support@v1"}}
+
+
+def test_what_is_listed_names_no_text_of_a_user(with_template: Any) -> None:
+    secret = "the-safe-is-behind-the-painting"
+    tokenizer = with_template("qwen3")
+    rows = [
+        pair(("user", secret), ("assistant", f"\n\n{secret}"), row_id="changed"),
+        pair(("user", secret), ("assistant", f"{secret}<|im_end|>"), row_id="control"),
+        pair(("user", secret * 40), ("assistant", secret), row_id="long"),
+        pair(("user", secret), ("assistant", f"{secret}\udcff"[:-1] + "\x00"), row_id="odd"),
+    ]
+    found = data.prepare(rows, tokenizer, 256, HASH)
+    assert found.problems
+    assert found.notes
+    assert secret not in str(found.problems) + str(found.notes)
+
+
+def test_a_trainer_that_cuts_drops_or_reorders_is_stopped(with_template: Any) -> None:
+    from datasets import Dataset
+
+    rows = data.prepare(make_pairs(4), with_template("embedded"), 512, HASH).rows
+    plan = [2, 0, 1, 3]
+
+    def fed(order: list[int], cut: int = 0) -> Dataset:
+        return Dataset.from_dict(
+            {
+                "input_ids": [rows[i].ids[cut:] for i in order],
+                "labels": [rows[i].labels[cut:] for i in order],
+            }
+        )
+
+    data.unchanged(fed(plan), rows, plan)
+    for changed in (fed(plan[:3]), fed([0, 2, 1, 3]), fed(plan, cut=1)):
+        with pytest.raises(DatasetError):
+            data.unchanged(changed, rows, plan)
 
 
 def test_tools_and_tool_answers_are_rendered_as_served(with_template: Any) -> None:
@@ -192,6 +277,7 @@ def test_tools_and_tool_answers_are_rendered_as_served(with_template: Any) -> No
         source="operator",
         author="someone",
         answered_by="support@v1",
+        template_hash=HASH,
     )
     found = data.prepare([given], tokenizer, 512, HASH)
     assert not found.problems

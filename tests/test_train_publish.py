@@ -68,6 +68,7 @@ def test_a_version_is_whole_and_says_where_it_comes_from(settings: Settings, run
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "loss.png",
         "train.json",
         "training_data.jsonl",
     ]
@@ -91,7 +92,16 @@ def test_the_card_has_the_hubs_form(settings: Settings, run: Path) -> None:
     found = yaml.safe_load(header)
     assert found["base_model"] == "tiny"
     assert found["library_name"] == "peft"
-    for part in ("support@v1", "| user |", "| duplicate | 2 |", "8, 16.0, 0.0", "Pending", "`run`"):
+    for part in (
+        "support@v1",
+        "| user |",
+        "| duplicate | 2 |",
+        "8, 16, 0",
+        "![loss over the steps](loss.png)",
+        "KL to the base",
+        "Pending",
+        "`run`",
+    ):
         assert part in body, part
     assert version.manifest.dataset_id in body
 

@@ -243,17 +243,17 @@ def test_bad_input_is_named(
 def test_the_cpu_loss_is_trls_loss(model: Path, tmp_path: Path) -> None:
     """The shortened LM head gives the loss and the gradients that TRL's own would."""
     import torch
-    from transformers import AutoTokenizer
 
-    from ledger.fingerprint import template_hash
-    from train import data
+    from train import job
     from train.sft import _trainer
     from train.trainer import SFTTrainer, Trainer
 
-    settings = tiny_settings(model, tmp_path / "var")
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    prepared = data.prepare(make_pairs(6), tokenizer, 512, template_hash(model))
-    trainer = _trainer(settings, model, tmp_path / "out", "cpu", prepared, list(range(6)), 1)
+    settings = tiny_settings(model, tmp_path / "var", train={"min_pairs": 1})
+    pairs = make_pairs(6)
+    manifest = freeze_open(tmp_path / "run", alias="support", pairs=pairs, created=0.0)
+    todo = job.prepare(settings, tmp_path / "run", model, manifest, pairs, leave_out=False)
+    prepared = todo.prepared
+    trainer = _trainer(todo, tmp_path / "out", "cpu", list(range(6)), 1)
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(6)])
     count = (batch["labels"][:, 1:] != -100).sum()
     assert count == sum(len(row.ids) - row.prompt for row in prepared.rows)

@@ -15,7 +15,8 @@ import yaml
 
 from ledger.dataset import DatasetManifest
 from ledger.settings import Settings
-from train.result import TrainResult
+from train.report import KINDS, PICTURE
+from train.result import Stage, TrainResult
 
 
 def card(
@@ -25,10 +26,13 @@ def card(
     parent: str | None,
     manifest: DatasetManifest,
     result: TrainResult,
+    *,
+    picture: bool = False,
 ) -> str:
     """The text of README.md.
 
     Args:
+        picture: whether the loss's picture lies beside it.
         name: the pinned name, `support@v4`.
         parent: the pinned name that was live when it was trained; None for the base model.
     """
@@ -49,11 +53,12 @@ def card(
     recipe = [
         (
             "LoRA rank, alpha, dropout",
-            f"{options['rank']}, {options['alpha']}, {options['dropout']}",
+            f"{options['rank']}, {options['alpha']:g}, {options['dropout']:g}",
         ),
         ("target modules", f"`{options['target_modules']}`"),
         ("parameters", f"{result.adapter_parameters:,}"),
-        ("epochs, steps", f"{options['epochs']}, {result.steps}"),
+        ("rank-stabilised", "yes" if options.get("rslora") else "no"),
+        ("epochs at most, steps", f"{options['epochs']:g}, {_steps(result)}"),
         ("pairs a step", f"{options['batch_size'] * options['accumulation']}"),
         (
             "learning rate",
@@ -64,6 +69,8 @@ def card(
         ("seed", f"{result.seed}"),
         ("loss, first to last step", f"{result.loss[0]:.4f} to {result.loss[-1]:.4f} nats a token"),
         ("loss on held-out pairs", _heldout(result)),
+        *((f"KL to the base, {KINDS[name]}", _moved(found)) for name, found in result.kl.items()),
+        *_second(result.preference),
         ("time", f"{result.seconds:.0f} s, {result.tokens_per_second:.0f} tokens/s"),
         ("hardware", _hardware(result)),
         ("software", ", ".join(f"{key} {value}" for key, value in result.versions.items())),
@@ -79,12 +86,18 @@ def card(
         _table(("", ""), rows),
         "## Training data",
         _table(("source of the correction", "pairs"), sorted(result.sources.items())),
+        *(
+            [_table(("kind", "pairs"), sorted(result.kinds.items()))]
+            if len(result.kinds) > 1
+            else []
+        ),
         f"Examples are {lengths['min']} to {lengths['max']} tokens long (median "
         f"{lengths['median']}). The rows are in `training_data.jsonl`, redacted and sealed "
         f"as the ledger keeps them; `flywheel export {name.replace('@v', ' --version ')}` opens "
         "them.",
         _table(("left out because", "rows"), left_out) if left_out else "No row was left out.",
         "## Training",
+        *([f"![loss over the steps]({PICTURE})"] if picture else []),
         _table(("", ""), recipe),
         "## Evaluation",
         "Pending when this version was made. A version never changes, so its scores are not "
@@ -123,6 +136,41 @@ def _heldout(result: TrainResult) -> str:
         f"{found['before']:.4f} before, {found['after']:.4f} nats a token after "
         f"({found['pairs']:.0f} pairs)"
     )
+
+
+def _methods(result: TrainResult) -> list[str]:
+    return ["sft"] if result.preference is None else ["sft", result.preference.method]
+
+
+def _steps(result: TrainResult) -> str:
+    said = str(result.steps)
+    if result.stopped_early:
+        said += f" of {result.planned_steps}, stopped early"
+    if result.best_step is not None and result.best_step != result.steps:
+        said += f"; that of step {result.best_step} is kept, the best on held-out pairs"
+    return said
+
+
+def _moved(found: dict[str, float]) -> str:
+    return (
+        f"{found['after']:.4f} nats a token ({found['tokens']:.0f} tokens of "
+        f"{found['pairs']:.0f} answers), {found['most']:.2f} at most"
+    )
+
+
+def _second(stage: Stage | None) -> list[tuple[str, object]]:
+    """What is said of the second stage."""
+    if stage is None:
+        return []
+    details = stage.details
+    return [
+        (
+            "second stage",
+            f"{stage.method} on {stage.examples} examples, {stage.steps} steps, beta "
+            f"{details['beta']:g}, learning rate {details['learning_rate']:g}",
+        ),
+        ("its loss, first to last step", f"{stage.loss[0]:.4f} to {stage.loss[-1]:.4f}"),
+    ]
 
 
 def _hardware(result: TrainResult) -> str:

@@ -7,6 +7,13 @@ answer, thinking cut from the history, a trailing newline that no model ever gen
 template's own text of the whole conversation is compared with it, and a row where the two
 differ is noted. The loss covers the answer and the end-of-turn token and nothing else.
 
+Some templates (Qwen3.5's) end the prompt inside a think block. An answer trained right there would
+be learned as thinking, and a server that takes thinking out of the answer would answer nothing.
+So the block is closed first, as the template writes it, by tokens that carry no loss.
+
+A correction is text. One that should have been a call of a tool cannot be trained on and is
+listed; calls and answers of tools earlier in the conversation are part of the prompt.
+
 Each row is proved on its ids before a step is taken; rows that fail are listed by reason and
 training refuses. Nothing is cut, masked or dropped silently. What the answers say is not judged
 here: that is `curate`'s work.
@@ -22,15 +29,28 @@ from ledger.dataset import Pair
 from ledger.errors import DatasetError
 from train.render import Renderer, RenderError
 
+#: Why a row without the hash of its template is listed: it was imported, or is from another server.
+UNKNOWN_TEMPLATE = "not known with which chat template it was served"
 _SHOWN = 5  # rows named for each reason in an error; train.json has them all
 
 
 class Row(NamedTuple):
-    """One training example: `ids[:prompt]` is the prompt as served, the rest carries the loss."""
+    """One training example: `ids[:prompt]` has no loss, the rest is the answer and its end.
+
+    Attributes:
+        prompt: tokens without loss: the prompt as served, and `closing` more where the template
+            leaves a think block open in it.
+    """
 
     row_id: str
     ids: list[int]
     prompt: int
+    closing: int = 0
+
+    @property
+    def served(self) -> list[int]:
+        """The prompt as it was served."""
+        return self.ids[: self.prompt - self.closing]
 
     @property
     def completion_mask(self) -> list[int]:
@@ -113,6 +133,8 @@ def prepare(
         rows.append(row)
         if note:
             notes.setdefault("template writes the answer differently", {})[pair.row_id] = note
+        if pair.template_hash is None:
+            notes.setdefault(UNKNOWN_TEMPLATE, {})[pair.row_id] = f"from {pair.answered_by}"
     return Prepared(rows, problems, notes, lengths(rows), renderer.end.text)
 
 
@@ -154,6 +176,31 @@ def refuse(prepared: Prepared) -> None:
     )
 
 
+def unchanged(dataset: Any, rows: list[Row], plan: list[int]) -> None:
+    """Whether a trainer would be fed the proved examples, whole and in the planned order.
+
+    Args:
+        dataset: the trainer's own, after it prepared it: it must not have cut or dropped anything.
+
+    Raises:
+        DatasetError: it did.
+    """
+    if len(dataset) != len(plan):
+        raise DatasetError(
+            f"the trainer has {len(dataset)} examples of {len(plan)}",
+            rule="Nothing is dropped between the proof and a step.",
+        )
+    for place, (index, ids, labels) in enumerate(
+        zip(plan, dataset["input_ids"], dataset["labels"], strict=True)
+    ):
+        row = rows[index]
+        if list(ids) != row.ids or list(labels) != row.labels:
+            raise DatasetError(
+                f"the trainer changed {row.row_id} (example {place})",
+                rule="What is trained on is what was proved.",
+            )
+
+
 def _row(
     pair: Pair, renderer: Renderer, max_length: int, template_hash: str
 ) -> tuple[Row, str | None]:
@@ -167,24 +214,33 @@ def _row(
     try:
         prompt_text = renderer.prompt(pair.prompt, pair.tools, pair.chat_template_kwargs)
         whole_text = renderer.whole(pair.messages, pair.tools, pair.chat_template_kwargs)
+        closing = renderer.closing(pair.prompt, pair.tools, pair.chat_template_kwargs, answer)
     except RenderError as error:
         raise _Unfit("cannot be rendered", str(error)) from error
-    prompt = renderer.ids(prompt_text)
+    served = renderer.ids(prompt_text)
+    closed = _after(served, prompt_text, closing, renderer)
+    prompt = [*served, *closed]
     # Ids of the answer where it stands, unless the tokenizer merges it with the prompt's end:
     # generation starts after the prompt's last id, so then the answer's own ids are the ones.
-    joined = renderer.ids(prompt_text + answer)
-    completion = joined[len(prompt) :] if joined[: len(prompt)] == prompt else renderer.ids(answer)
+    completion = _after(prompt, prompt_text + closing, answer, renderer)
     if control := renderer.special(completion):
         raise _Unfit("control tokens in the answer", ", ".join(control))
-    ids = [*prompt, *completion, renderer.end.id]
-    row = Row(pair.row_id, ids, len(prompt))
-    _prove(row, prompt, answer, renderer)
-    if len(ids) > max_length:
+    row = Row(pair.row_id, [*prompt, *completion, renderer.end.id], len(prompt), len(closed))
+    _prove(row, served, answer, renderer)
+    if len(row.ids) > max_length:
         raise _Unfit(
             "too long",
-            f"{len(ids)} tokens ({len(prompt)} of the prompt), the limit is {max_length}",
+            f"{len(row.ids)} tokens ({len(prompt)} of the prompt), the limit is {max_length}",
         )
     return row, _difference(row, prompt_text, whole_text, answer, renderer)
+
+
+def _after(before: list[int], before_text: str, text: str, renderer: Renderer) -> list[int]:
+    """Ids of a text behind ids that stay as they are."""
+    if not text:
+        return []
+    joined = renderer.ids(before_text + text)
+    return joined[len(before) :] if joined[: len(before)] == before else renderer.ids(text)
 
 
 def _answer(pair: Pair) -> str:
@@ -200,16 +256,18 @@ def _answer(pair: Pair) -> str:
     return content
 
 
-def _prove(row: Row, prompt: list[int], answer: str, renderer: Renderer) -> None:
-    """What carries loss is the answer and the end of the turn; what does not is the prompt."""
+def _prove(row: Row, served: list[int], answer: str, renderer: Renderer) -> None:
+    """What carries loss is the answer and the end of the turn; what comes before was served.
+
+    Details name no text of a user: they stand in the open in a version's files.
+    """
     trained = [i for i, bit in zip(row.ids, row.completion_mask, strict=True) if bit]
-    masked = [i for i, bit in zip(row.ids, row.completion_mask, strict=True) if not bit]
-    if masked != prompt:
-        raise _Unfit("prompt is not a prefix", f"{len(masked)} tokens masked of {len(prompt)}")
+    if row.served != served or row.ids[: len(served)] != served:
+        raise _Unfit("prompt is not a prefix", f"{len(row.served)} tokens of {len(served)}")
     if renderer.text(trained) != answer + renderer.end.text:
         raise _Unfit(
             "answer changes in the tokenizer",
-            f"{answer!r} becomes {renderer.text(trained)!r}",
+            f"{len(answer)} characters become {len(renderer.text(trained))} with the end of turn",
         )
 
 
@@ -223,6 +281,9 @@ def _difference(
     if not whole_text.startswith(prompt_text):
         return "the prompt as served is not how the template writes it once it has an answer"
     rest = whole_text[len(prompt_text) :]
-    if not rest.startswith(answer):
-        return f"the template writes {rest.partition(answer)[0][:80]!r} before the answer"
+    before, found, _ = rest.partition(answer)
+    if not found:
+        return "the template changes the answer"
+    if before and not row.closing:
+        return f"the template writes {before[:80]!r} before the answer"
     return "the tokenizer joins the prompt's end with the answer"

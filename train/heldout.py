@@ -1,7 +1,7 @@
 """The loss on pairs that were not trained on, of the base model and with the adapter.
 
-It says whether the adapter learned more than the very words of its pairs. The gate decides
-whether a version is any good, on questions of its own; this number decides nothing.
+It says whether the adapter learned more than the very words of its pairs, and when to stop
+(`train.looks`). The gate decides whether a version is any good, on questions of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from train.data import Row
+from train.measure import batches, evaluating, score, vocabulary
 
 #: Pairs that are looked at, the first of the dataset; they cost a fraction of a training step each.
 MOST = 64
@@ -32,30 +33,25 @@ def measure(trainer: Any, rows: list[Row]) -> HeldOut | None:
     """
     if not rows:
         return None
-    model = trainer.model
-    was_training = model.training
-    model.eval()
-    try:
-        with model.disable_adapter():
-            before, tokens = _sum(trainer, rows)
-        after, _ = _sum(trainer, rows)
-    finally:
-        model.train(was_training)
-    return HeldOut(len(rows), tokens, round(before / tokens, 6), round(after / tokens, 6))
+    with trainer.model.disable_adapter():
+        before = loss(trainer, rows)
+    return HeldOut(
+        len(rows), sum(len(row.ids) - row.prompt for row in rows), before, loss(trainer, rows)
+    )
 
 
-def _sum(trainer: Any, rows: list[Row]) -> tuple[float, int]:
-    """Loss of all answers together, nats, and their tokens."""
+def loss(trainer: Any, rows: list[Row]) -> float:
+    """Mean loss on the answers, nats a token, with the adapter as it is on now."""
     import torch
 
-    model, total, tokens = trainer.model, 0.0, 0
-    for row in rows:
-        answer = torch.tensor(row.ids[row.prompt :], device=model.device)
-        ids = torch.tensor([row.ids], device=model.device)
-        with torch.inference_mode(), trainer.compute_loss_context_manager():
-            # The position before each token predicts it; logits of the prompt are not needed.
-            logits = model(input_ids=ids, logits_to_keep=len(answer) + 1).logits[0, :-1]
-        loss = torch.nn.functional.cross_entropy(logits.float(), answer, reduction="sum")
-        total += float(loss)
-        tokens += len(answer)
-    return total, tokens
+    total, tokens = 0.0, 0
+    with evaluating(trainer.model):
+        for batch in batches(rows, vocabulary(trainer.model)):
+            scored = score(trainer, batch)
+            total += float(
+                torch.nn.functional.cross_entropy(
+                    scored.logits.float(), scored.targets, reduction="sum"
+                )
+            )
+            tokens += len(scored.targets)
+    return round(total / tokens, 6)

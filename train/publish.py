@@ -38,6 +38,7 @@ from ledger.settings import load as load_settings
 from ledger.store import Line, Store
 from train import result
 from train.card import card
+from train.report import PICTURE
 from train.result import TrainResult
 
 FILE = "publish.json"
@@ -176,7 +177,10 @@ def _build(
     with registry.building(alias) as (number, lora_id, folder):
         for file in (WEIGHTS, ADAPTER_CONFIG):
             shutil.copyfile(adapter / file, folder / file)
-        text = card(settings, alias, f"{alias}@v{number}", parent, manifest, done)
+        if picture := (adapter.parent / PICTURE).is_file():
+            shutil.copyfile(adapter.parent / PICTURE, folder / PICTURE)
+        name = f"{alias}@v{number}"
+        text = card(settings, alias, name, parent, manifest, done, picture=picture)
         write_atomic(folder / CARD, text.encode())
         write_jsonl(folder / TRAINING_DATA, lines)
         write_json(folder / result.FILE, done.model_dump())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -31,6 +32,10 @@ _RESERVED = {
     "tools",
     "truncation",
 }
+
+# A prompt whose last characters open a block of reasoning.
+_OPEN = re.compile(r"<(?P<tag>think|thinking|reasoning|thought)>\s*\Z")
+_MARKER = "the-answer"
 
 
 class RenderError(ValueError):
@@ -111,6 +116,36 @@ class Renderer:
         control = set(self._tokenizer.all_special_ids)
         return [self.text([i]) for i in dict.fromkeys(ids) if i in control]
 
+    def closing(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        kwargs: dict[str, Any] | None,
+        answer: str,
+    ) -> str:
+        """What must stand between a prompt and an answer so that no think block is open.
+
+        Returns:
+            "" where nothing is open, or the answer closes it itself.
+
+        Raises:
+            RenderError: one is open, and the template does not say how it closes.
+        """
+        prompt = self.prompt(messages, tools, kwargs)
+        opened = _OPEN.search(prompt)
+        if opened is None or f"</{opened['tag']}>" in answer:
+            return ""
+        # The template is asked with another answer: it may trim or change this one.
+        said = [*messages, {"role": "assistant", "content": _MARKER}]
+        whole = self.whole(said, tools, kwargs)
+        between, found, _ = whole.removeprefix(prompt).partition(_MARKER)
+        if whole.startswith(prompt) and found and f"</{opened['tag']}>" in between:
+            return between
+        raise RenderError(
+            f"the prompt leaves a <{opened['tag']}> block open, and the template does not close it "
+            "before an answer"
+        )
+
     def _render(
         self,
         messages: list[dict[str, Any]],
@@ -174,11 +209,10 @@ class Renderer:
 
     def _end_of_turn(self, stops: set[int]) -> EndOfTurn:
         """What the template writes after an answer, which must be where the server stops."""
-        marker = "the-answer"
         text = self.whole(
-            [{"role": "user", "content": "hello"}, {"role": "assistant", "content": marker}]
+            [{"role": "user", "content": "hello"}, {"role": "assistant", "content": _MARKER}]
         )
-        tail = self.ids(text.rpartition(marker)[2])
+        tail = self.ids(text.rpartition(_MARKER)[2])
         own = self._tokenizer.eos_token_id
         end = tail[0] if tail and self.special(tail[:1]) else own
         if end not in stops:

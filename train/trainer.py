@@ -1,5 +1,5 @@
 """TRL's SFTTrainer with what this project needs of it: checkpoints that are known to be whole,
-a stop at the end of a step, and on the CPU a loss that spares the LM head the prompt's tokens.
+a stop at the end of a step, and steps that are cut into forward passes (`train.fast`).
 
 Imports torch, transformers and trl: only a training process imports this module.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,65 +20,99 @@ from trl import SFTTrainer
 
 from ledger.errors import FlywheelError
 from ledger.files import write_json
+from train.fast import setup
+from train.fast.passes import Collate, Cut
 from train.progress import StepReport, Stop
 
 MARKER = "flywheel.json"
-# Above this many logits in one batch (values, not bytes) TRL's tiles are kinder to the memory.
-_MOST_LOGITS = 1 << 27
 
 
-class Trainer(SFTTrainer):
-    """SFTTrainer; see the module."""
+class WholeCheckpoints:
+    """For any of TRL's trainers: a checkpoint that cannot be written is named, and has no card."""
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """The mean negative log-likelihood of the labelled tokens, nats.
-
-        TRL's own head scores only labelled positions on a GPU, but every position on the CPU;
-        with a large vocabulary and short answers that is half of the time. There the model is
-        asked for the logits of those columns in which some row of the batch has a label: the
-        same sum over the same tokens.
-        """
-        labels = inputs["labels"][:, 1:]
-        columns = (labels != -100).any(dim=0).nonzero().flatten()
-        logits = labels.shape[0] * len(columns) * self.model.config.get_text_config().vocab_size
-        if (
-            labels.device.type != "cpu"
-            or return_outputs
-            or num_items_in_batch is None
-            or not model.training
-            or not len(columns)
-            or logits > _MOST_LOGITS
-        ):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        inputs = {name: value for name, value in inputs.items() if name != "labels"}
-        outputs = model(**inputs, use_cache=False, logits_to_keep=columns)
-        total = torch.nn.functional.cross_entropy(
-            outputs.logits.float().flatten(0, 1),
-            labels[:, columns].flatten(),
-            ignore_index=-100,
-            reduction="sum",
-        )
-        # With several processes the count is that of all of them, and gradients are averaged.
-        return total / num_items_in_batch * self.accelerator.num_processes
+    args: Any
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: checkpoints need no card, and versions get theirs from `train.card`."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         try:
-            super()._save_checkpoint(model, trial)
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
         except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last
             raise FlywheelError(
                 f"a checkpoint cannot be written to {self.args.output_dir}: {error}",
                 remedy="Free some disk space and run the same command: it resumes from the last "
                 "checkpoint that is whole.",
             ) from error
+
+
+class Trainer(WholeCheckpoints, SFTTrainer):
+    """SFTTrainer whose step is a set of rows, cut into forward passes as the memory allows.
+
+    Args:
+        cut: how steps are cut, and by how many processes.
+        step_rows: rows of a step, over all processes.
+        kernels: see `train.fast.kernels`.
+        packing: `auto` or `never`.
+        **given: of SFTTrainer. The model's attention is that of `train.fast.setup`, the dataset has
+            `input_ids` and `labels`, in the order of training.
+
+    Attributes:
+        fast: what the model got of `train.fast`.
+    """
+
+    def __init__(
+        self, *, cut: Cut, step_rows: int, kernels: str = "none", packing: str = "auto", **given: Any
+    ) -> None:
+        self._step_rows = step_rows
+        super().__init__(**given)
+        # Before the accelerator wraps the model: it asks for autocast or not.
+        self.fast = setup.prepare(self.model, kind=kernels, packing=packing)
+        self._collate = Collate(
+            cut._replace(
+                packed=self.fast.packed,
+                processes=self.accelerator.num_processes,
+                rank=self.accelerator.process_index,
+            )
+        )
+
+    def get_train_dataloader(self) -> Any:
+        """Steps of rows in their order; each process gets all of them and takes its passes.
+
+        accelerate would hand whole batches to the processes, and fill the last ones up with rows
+        that were seen already.
+        """
+        return torch.utils.data.DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_size=self._step_rows,
+            shuffle=False,
+            collate_fn=self._collate,
+        )
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
+        """Forward and backward of all passes of a step.
+
+        Returns:
+            The mean negative log-likelihood of the step's answer tokens, nats; with several
+            processes that of their mean.
+        """
+        model.train()
+        passes, items = inputs["passes"], inputs["items"]
+        # Gradients of processes are averaged, and so are losses when they are logged.
+        share = self.accelerator.num_processes / max(1, items)
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, one in enumerate(passes):
+            last = number == len(passes) - 1
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    loss = model(**one) * share
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: transformers would look for one batch."""
+        return 0
 
 
 class Watch(TrainerCallback):

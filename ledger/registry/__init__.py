@@ -6,7 +6,7 @@ What is known about a version from outside (a signature, that its weights were l
 beside its folder, never in it.
 """
 
-from ledger.registry.adapters import ADAPTER_CONFIG, WEIGHTS, check_adapter
+from ledger.registry.adapters import ADAPTER_CONFIG, WEIGHTS, check_adapter, unservable
 from ledger.registry.manifest import MANIFEST, TRAINING_DATA, Manifest, Version, content_id
 from ledger.registry.versions import Registry
 
@@ -20,4 +20,5 @@ __all__ = [
     "Version",
     "check_adapter",
     "content_id",
+    "unservable",
 ]

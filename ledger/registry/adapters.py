@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ _UNSERVABLE = (
     "layer_replication",
     "use_bdlora",
     "use_qalora",
+    "trainable_token_indices",
 )
+# vLLM applies an adapter to linear layers only, not to the embedding or the LM head.
+_NOT_LINEAR = {"lm_head", "embed_tokens", "wte", "embed_out"}
 _PLAIN_STARTS = ("gaussian", "eva", "orthogonal")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -53,14 +57,7 @@ def check_adapter(folder: Path, *, max_rank: int | None = None) -> dict[str, Any
         raise RegistryError(f"{folder / ADAPTER_CONFIG} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise RegistryError(f"{folder / ADAPTER_CONFIG} does not hold a JSON object")
-    start = config.get("init_lora_weights")
-    unservable = {
-        **{name: config.get(name) for name in _UNSERVABLE},
-        "bias": config.get("bias") not in (None, "none"),
-        # The others (PiSSA, OLoRA, CorDA, LoftQ, …) change the base model's weights.
-        f"init_lora_weights={start}": isinstance(start, str) and start not in _PLAIN_STARTS,
-    }
-    if refused := [name for name, value in unservable.items() if value]:
+    if refused := unservable(config):
         raise RegistryError(
             f"the adapter in {folder} uses {', '.join(refused)}, which vLLM cannot serve",
             remedy="Train plain LoRA or rsLoRA.",
@@ -78,3 +75,22 @@ def check_adapter(folder: Path, *, max_rank: int | None = None) -> dict[str, Any
             remedy="Raise serve.max_lora_rank and restart the server, or train with a lower rank.",
         )
     return config
+
+
+def unservable(config: Mapping[str, Any]) -> list[str]:
+    """What vLLM cannot serve in the configuration of an adapter, by PEFT's names; empty where it can.
+
+    One rule for what is trained (`train.lora`) and for what is published.
+    """
+    start = config.get("init_lora_weights")
+    named = config.get("target_modules") or ()
+    modules = {named} if isinstance(named, str) else set(named)
+    found = {
+        **{name: config.get(name) for name in _UNSERVABLE},
+        "bias": config.get("bias") not in (None, "none"),
+        # The others (PiSSA, OLoRA, CorDA, LoftQ, …) change the base model's weights.
+        f"init_lora_weights={start}": isinstance(start, str) and start not in _PLAIN_STARTS,
+    }
+    outside = sorted({name.rpartition(".")[2] for name in modules} & _NOT_LINEAR)
+    names = [name for name, value in found.items() if value]
+    return names + [f"target_modules={name}" for name in outside]

@@ -68,6 +68,13 @@ class Serve(Section):
     follow_seconds: float = Field(
         0.2, gt=0, le=10, description="how often the server looks for a new deployment, seconds"
     )
+    retry_after_seconds: int = Field(
+        15,
+        ge=1,
+        le=60,
+        description="when a client that is refused in a pause is told to come back, seconds; "
+        "OpenAI's clients heed up to 60",
+    )
     buffer_mib: float = Field(
         32,
         gt=0,
@@ -199,6 +206,9 @@ class Alias(Section):
         description="checks that every correction must pass, as in a gold set "
         "(`{type: json_schema, value: {…}}`)",
     )
+    rollout: Rollout | None = Field(
+        None, description="the rollout of this alias; unset: the `rollout` of all"
+    )
 
 
 class Settings(Section):
@@ -208,6 +218,11 @@ class Settings(Section):
         "any", description="hardware without which the configuration makes no sense"
     )
     var: Path = Field(Path("var"), description="folder of everything that runs make")
+    shared_registry: Path | None = Field(
+        None,
+        description="folder of the versions where several machines share it; unset: `registry` in "
+        "`var`",
+    )
     model: Model
     aliases: dict[str, Alias] = Field(description="the names that clients ask for", min_length=1)
     serve: Serve = Field(default_factory=Serve)
@@ -227,7 +242,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         wrong = []
-        if self.train.rank > self.serve.max_lora_rank:
+        if self.train.rank is not None and self.train.rank > self.serve.max_lora_rank:
             wrong.append(
                 f"train.rank is {self.train.rank} but serve.max_lora_rank is "
                 f"{self.serve.max_lora_rank}: the server would refuse the adapter; raise "
@@ -261,7 +276,7 @@ class Settings(Section):
     @property
     def registry(self) -> Path:
         """Folder of the versions, one folder an alias."""
-        return self.var / "registry"
+        return self.shared_registry or self.var / "registry"
 
     @property
     def runs(self) -> Path:
@@ -282,6 +297,14 @@ class Settings(Section):
                 rule=f"It has: {', '.join(sorted(self.aliases))}.",
                 remedy="Name one of these, or add it under `aliases:`.",
             ) from None
+
+    def rollout_of(self, alias: str) -> Rollout:
+        """How an alias's versions get their traffic.
+
+        Raises:
+            ConfigError: the configuration has no such alias.
+        """
+        return self.alias(alias).rollout or self.rollout
 
     @property
     def only_alias(self) -> str | None:

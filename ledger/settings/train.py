@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -12,14 +12,48 @@ from ledger.settings.section import Section
 class Train(Section):
     """How an adapter is trained."""
 
-    rank: int = Field(16, ge=1, description="LoRA rank")
-    alpha: float = Field(32, gt=0, description="LoRA alpha; the update is scaled by alpha / rank")
+    rank: int | None = Field(
+        None, ge=1, description="LoRA rank; unset: by the tokens that carry loss (`train.recipe`)"
+    )
+    alpha: float | None = Field(
+        None, gt=0, description="LoRA alpha, the update is scaled by alpha / rank, with `rslora` by "
+        "alpha / √rank; unset: 32, with `rslora` 8",
+    )  # fmt: skip
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
+    rslora: bool = Field(False, description="rank-stabilised LoRA")
     target_modules: str | tuple[str, ...] = Field(
         "all-linear", description="modules that get an adapter"
     )
-    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate")
-    epochs: float = Field(3, gt=0, description="passes over the dataset")
+    lora: dict[str, Any] = Field(
+        default_factory=dict,
+        description="further options of PEFT's LoraConfig, passed on (`layers_to_transform: [0, "
+        "1]`); what vLLM cannot serve (DoRA, PiSSA, …) is refused by name",
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="peak learning rate; unset: by the model's width and the steps"
+    )
+    epochs: float | None = Field(
+        None, gt=0, description="most passes over the dataset; unset: by the number of pairs"
+    )
+    eval_steps: int | None = Field(
+        None, ge=1, description="steps between two looks at the held-out pairs; unset: ten looks"
+    )
+    patience: int = Field(
+        3, ge=0, description="looks without a lower held-out loss after which training stops; the "
+        "adapter of the best look is kept. 0: train to the end and keep the last",
+    )  # fmt: skip
+    preference: Literal["none", "dpo", "kto"] = Field(
+        "none", description="second stage on what was edited: `dpo` on edits and the answers that "
+        "they replace, `kto` on both by themselves and on answers that were voted down",
+    )  # fmt: skip
+    preference_beta: float = Field(
+        0.1, gt=0, description="how close the second stage stays to the first"
+    )
+    preference_learning_rate: float | None = Field(
+        None, gt=0, description="peak learning rate of the second stage; unset: a twentieth of the "
+        "first's",
+    )  # fmt: skip
+    preference_epochs: float = Field(1, gt=0, description="passes of the second stage")
     batch_size: int = Field(8, ge=1, description="rows a forward pass")
     accumulation: int = Field(1, ge=1, description="forward passes a step")
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the steps spent warming up")
@@ -36,4 +70,26 @@ class Train(Section):
     min_pairs: int = Field(8, ge=1, description="fewest pairs worth a training run")
     report_to: tuple[str, ...] = Field(
         (), description="metric trackers of transformers: tensorboard, trackio, mlflow, wandb"
+    )
+    beside_server: Literal["side_by_side", "pause", "elsewhere"] = Field(
+        "side_by_side",
+        description="how training and the server share a machine: at once, each with its part of "
+        "the memory; one after the other, clients get 503 meanwhile; or on another machine, "
+        "then it is refused on the server's own",
+    )
+    server_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="part of the GPU's memory that the server takes where both run side by side, "
+        "unless `serve.vllm` has `gpu_memory_utilization`",
+    )
+    drain_seconds: float = Field(
+        120,
+        ge=0,
+        description="how long answers under way have to finish before the server pauses, seconds; "
+        "longer ones are cut off",
+    )
+    reserve_gib: float = Field(
+        0.5, ge=0, description="memory that training leaves free beside itself, GiB"
     )

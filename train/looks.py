@@ -1,0 +1,139 @@
+"""Looks at the held-out pairs while training: their loss, the best adapter so far, when to stop.
+
+Every so many steps the loss on the held-out slice is measured. Training stops when it has not
+become lower for `patience` looks, and the adapter of the best look is what remains. On fewer than
+`LEAST` held-out pairs the looks are only reported: the lowest of ten noisy numbers is luck.
+
+A run that was killed goes on as if nothing had happened: `looks.json` beside the checkpoints has
+each look with its step, and the adapters of the best one now and of the best one at the last
+checkpoint are kept, so looks after the checkpoint can be forgotten and taken again.
+
+    checkpoints/looks.json            every look
+    checkpoints/best-<step>/          the adapter of a best look
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ledger.files import write_json
+from train import adapter, heldout
+from train.data import Row
+from train.trainer import MARKER
+
+#: Held-out pairs from which on training stops by them.
+LEAST = 16
+FILE = "looks.json"
+
+
+class Look(NamedTuple):
+    """Loss on the held-out pairs after a step, nats a token of their answers."""
+
+    step: int
+    loss: float
+
+
+class Looks(TrainerCallback):
+    """Takes the looks; see the module.
+
+    Args:
+        folder: of the checkpoints.
+        rows: the held-out examples; without any nothing is looked at.
+        every: steps between two looks; the last step is looked at, too.
+        patience: looks without a better one after which training stops; 0 keeps the last step.
+        report: told about each look, and whether it is the best so far.
+
+    Attributes:
+        looks: all, in order.
+        stopped: whether training was ended before its last planned step.
+        trainer: to be set before training.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        rows: list[Row],
+        *,
+        every: int,
+        patience: int,
+        report: Callable[[Look, bool], None],
+    ) -> None:
+        self._folder, self._rows, self._every = folder, rows, every
+        self._patience = patience if len(rows) >= LEAST else 0
+        self._report = report
+        self.looks: list[Look] = []
+        self.stopped = False
+        self.trainer: Any = None
+
+    @property
+    def best(self) -> Look | None:
+        """The look whose adapter is kept; None where the last step is."""
+        if not self._patience or not self.looks:
+            return None
+        return min(self.looks, key=lambda look: look.loss)
+
+    def resume(self, step: int) -> bool:
+        """Take up the looks up to a checkpoint; False where they are not all there."""
+        try:
+            found = json.loads((self._folder / FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            found = []
+        self.looks = [Look(*one) for one in found if one[0] <= step]
+        due = {*range(self._every, step + 1, self._every)} if self._rows else set()
+        there = {look.step for look in self.looks}
+        best = self.best
+        return due <= there and (best is None or self._path(best.step).is_dir())
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Look, where it is time to."""
+        step = state.global_step
+        if not self._rows or (step % self._every and step != state.max_steps):
+            return
+        look, before = Look(step, heldout.loss(self.trainer, self._rows)), self.best
+        self.looks.append(look)
+        better = self._patience > 0 and self.best == look and before != look
+        if better and args.process_index == 0:
+            adapter.write(self.trainer.model, self._path(step), "")
+        if args.process_index == 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_json(self._folder / FILE, self.looks)
+            self._tidy()
+        self._report(look, better)
+        best = self.best
+        if best is None or step == state.max_steps:
+            return
+        since = sum(one.step > best.step for one in self.looks)
+        if since >= self._patience:
+            self.stopped = control.should_training_stop = True
+
+    def keep_best(self) -> int | None:
+        """Give the model the adapter of the best look; its step, None where the last is kept."""
+        best = self.best
+        if best is None:
+            return None
+        if self.trainer.state.global_step != best.step:
+            adapter.read(self.trainer.model, self._path(best.step))
+        return best.step
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"best-{step}"
+
+    def _tidy(self) -> None:
+        """Remove adapters that are neither the best now nor the best at the last checkpoint."""
+        saved = [
+            json.loads(file.read_text(encoding="utf-8"))["step"]
+            for file in self._folder.glob(f"checkpoint-*/{MARKER}")
+        ]
+        until = [look for look in self.looks if look.step <= max(saved, default=0)]
+        kept = {min(some, key=lambda look: look.loss).step for some in (self.looks, until) if some}
+        for folder in self._folder.glob("best-*"):
+            if folder.name.removeprefix("best-") not in map(str, kept):
+                shutil.rmtree(folder, ignore_errors=True)
