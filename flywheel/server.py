@@ -12,6 +12,8 @@ from ledger.errors import ConfigError, ServerError
 from ledger.settings import Settings, api_keys
 
 URL_VARIABLE = "FLYWHEEL_URL"
+# How long a server may take to fall asleep or to wake, seconds: tens of GiB go to the CPU's memory.
+_ASLEEP = 180.0
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
@@ -106,6 +108,69 @@ class Server:
             raise ServerError(f"{self.url}/models answers {answer.status_code}")
         return {one["id"] for one in answer.json()["data"] if "@v" in one["id"]}
 
+    def pause(self, lease: str, token: str, drain_seconds: float) -> float:
+        """Have it finish what is under way and give its GPU memory away, until the lease ends.
+
+        Returns:
+            Seconds waited.
+
+        Raises:
+            ServerError: it cannot, or does not in time.
+        """
+        body = {"lease": lease, "token": token, "drain_seconds": drain_seconds}
+        self._ask_pause("POST", body)
+        started = time.monotonic()
+        while (now := self.paused())["state"] != "paused":
+            if now["state"] == "serving" or time.monotonic() - started > drain_seconds + _ASLEEP:
+                raise ServerError(
+                    f"the server at {self.url} did not pause: {now['problem'] or now['state']}",
+                    remedy="Its log says more. train.beside_server has other ways.",
+                )
+            time.sleep(0.05)
+        return time.monotonic() - started
+
+    def resume(self, lease: str, token: str) -> float:
+        """Have it take its memory back and answer again.
+
+        Returns:
+            Seconds waited.
+
+        Raises:
+            ServerError: it is away, or has not come back in time.
+        """
+        self._ask_pause("DELETE", {"lease": lease, "token": token})
+        started = time.monotonic()
+        while (now := self.paused())["state"] != "serving":
+            if time.monotonic() - started > _ASLEEP:
+                raise ServerError(
+                    f"the server at {self.url} is still {now['state']}: {now['problem']}",
+                    remedy="It goes on trying by itself; its log says what is in the way.",
+                )
+            time.sleep(0.05)
+        return time.monotonic() - started
+
+    def paused(self) -> dict[str, Any]:
+        """What `serve.pause` says: `state`, whose lease, what is under way, what went wrong."""
+        found: dict[str, Any] = self._get(f"{self.url}/pause").json()
+        return found
+
+    def _ask_pause(self, method: str, body: dict[str, Any]) -> None:
+        try:
+            answer = self._client.request(method, f"{self.url}/pause", json=body)
+        except httpx.HTTPError as error:
+            raise self._away(error) from None
+        if answer.status_code != 202:
+            try:
+                said = answer.json()["error"]["message"]
+            except (ValueError, KeyError, TypeError):
+                said = f"{answer.status_code} {answer.text[:200]}"
+            raise ServerError(
+                f"the server at {self.url} does not pause: {said}",
+                remedy="It has to be of this version and use the same ledger as we do."
+                if answer.status_code in (403, 404)
+                else "",
+            )
+
     def wait_for_event(self, alias: str, seq: int, *, seconds: float = 60.0) -> float:
         """Wait until the server follows a deployment event of an alias.
 
@@ -153,10 +218,13 @@ class Server:
         try:
             return self._client.get(url)
         except httpx.HTTPError as error:
-            raise ServerError(
-                f"no server answers at {self.url} ({type(error).__name__})",
-                remedy="Start it with `make serve`, or name another with --url.",
-            ) from None
+            raise self._away(error) from None
+
+    def _away(self, error: Exception) -> ServerError:
+        return ServerError(
+            f"no server answers at {self.url} ({type(error).__name__})",
+            remedy="Start it with `make serve`, or name another with --url.",
+        )
 
     def _wait(self, done: Callable[[dict[str, Any]], bool], what: str, seconds: float) -> float:
         started = time.monotonic()

@@ -29,6 +29,9 @@ class Adapters:
         engine: vLLM's engine client.
         models: vLLM's `OpenAIServingModels`, whose `lora_requests` maps names to adapters.
         base: the base model's served name, and `fingerprint`: what its weights are.
+
+    Attributes:
+        turn: held while adapters are loaded; who holds it keeps new ones out of the engine.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Adapters:
         self._engine, self._models, self._registry = engine, models, registry
         self._base, self._fingerprint, self._max_rank = base, fingerprint, max_rank
         self._states: dict[str, Deployment] = {}
-        self._turn = asyncio.Lock()
+        self.turn = asyncio.Lock()
         self._warmed = 0
         self.problems: dict[str, str] = {}
 
@@ -62,7 +65,7 @@ class Adapters:
         A candidate or previous version that cannot be loaded is left out and named in
         `problems`; a live version that cannot be loaded leaves its alias as it was.
         """
-        async with self._turn:
+        async with self.turn:
             for alias, state in states.items():
                 if self._states.get(alias) != state:
                     await self._follow_one(alias, state)

@@ -7,12 +7,17 @@ What is not on this list does not exist (404).
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.pause import Traffic
 
 OPEN = frozenset(
     {
         "/health",
+        "/ready",
         "/version",
         "/metrics",
         "/v1/models",
@@ -23,16 +28,22 @@ OPEN = frozenset(
         "/v1/messages/count_tokens",
         "/v1/feedback",
         "/v1/deployments",
+        "/v1/pause",
     }
 )
 OPEN_BELOW = ("/v1/responses/", "/v1/models/", "/metrics/")
 
 
 class Guard:
-    """ASGI middleware: 404 for every path that is not open."""
+    """ASGI middleware: 404 for every path that is not open; counts what is being answered.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Args:
+        traffic: where requests for an answer are counted until their last byte is sent.
+        answering: their paths.
+    """
+
+    def __init__(self, app: ASGIApp, traffic: Traffic, answering: Collection[str]) -> None:
+        self._app, self._traffic, self._answering = app, traffic, answering
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass an open path on, answer 404 for the others."""
@@ -44,5 +55,12 @@ class Guard:
             if path not in OPEN and not path.startswith(OPEN_BELOW):
                 response = JSONResponse({"detail": "Not Found"}, status_code=404)
                 await response(scope, receive, send)
+                return
+            if path in self._answering and scope["method"] == "POST":
+                self._traffic.requests += 1
+                try:
+                    await self._app(scope, receive, send)
+                finally:
+                    self._traffic.requests -= 1
                 return
         await self._app(scope, receive, send)

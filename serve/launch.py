@@ -99,6 +99,7 @@ def prepare(
         "disable_uvicorn_access_log": True,
         # Without it a SIGTERM kills the engine under requests that then wait for it for ever.
         "shutdown_timeout": _DRAIN_SECONDS,
+        **_beside_training(settings, cuda=cuda),
         **settings.serve.vllm,
     }
     command = [sys.executable, "-m", _SERVER, *_flags(options), *extra]
@@ -116,6 +117,15 @@ def prepare(
         _prefer_intel_openmp(environment)
     environment |= settings.serve.env
     return Launch(command, environment, summary, port)
+
+
+def _beside_training(settings: Settings, *, cuda: bool) -> dict[str, Any]:
+    """What vLLM has to know of training on the same GPU. On a CPU it has no such options."""
+    if not cuda:
+        return {}
+    if settings.train.beside_server == "side_by_side":
+        return {"gpu_memory_utilization": settings.train.server_share}
+    return {"enable_sleep_mode": True} if settings.train.beside_server == "pause" else {}
 
 
 def _prefer_intel_openmp(environment: dict[str, str]) -> None:

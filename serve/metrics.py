@@ -12,13 +12,19 @@ from prometheus_client.registry import Collector
 from ledger.writing.channel import Channel
 from serve.adapters import Adapters
 from serve.capture import Capture
+from serve.pause import Pause
 
 
 class _Numbers(Collector):
     def __init__(
-        self, channel: Channel, capture: Capture, adapters: Adapters, aliases: Sequence[str]
+        self,
+        channel: Channel,
+        capture: Capture,
+        adapters: Adapters,
+        pause: Pause,
+        aliases: Sequence[str],
     ) -> None:
-        self._channel, self._capture = channel, capture
+        self._channel, self._capture, self._pause = channel, capture, pause
         self._adapters, self._aliases = adapters, aliases
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
@@ -31,15 +37,18 @@ class _Numbers(Collector):
             ("rows_written", "Answers stored by the log's writer", writer.rows),
             ("malformed_records", "Records that the writer left out", writer.malformed),
             ("redaction_failures", "Texts not kept: redaction failed", writer.redaction_failures),
+            ("refused_while_paused", "Requests answered with 503 in a pause", self._pause.refused),
             ("writer_restarts", "Times the log's writer was started again", channel.restarts),
         ):
             yield CounterMetricFamily(f"flywheel_{name}", doc, value=value)
+        paused = self._pause.state != "serving"
         since = writer.failing_since
         failing = 0.0 if since is None else max(0.0, time.time() - since)
         for name, doc, now in (
             ("backlog_records", "Records not known to be committed", channel.backlog_records),
             ("backlog_bytes", "Memory that they take", channel.backlog_bytes),
             ("writer_up", "1 while the writer has the log open", int(writer.ready)),
+            ("paused", "1 while requests are refused for a training", int(paused)),
             ("ledger_failing_seconds", "How long the log cannot be written; 0: it can", failing),
         ):
             yield GaugeMetricFamily(f"flywheel_{name}", doc, value=now)
@@ -57,7 +66,11 @@ class _Numbers(Collector):
 
 
 def register(
-    channel: Channel, capture: Capture, adapters: Adapters, aliases: Sequence[str]
+    channel: Channel,
+    capture: Capture,
+    adapters: Adapters,
+    pause: Pause,
+    aliases: Sequence[str],
 ) -> None:
     """Show the numbers of this server."""
-    REGISTRY.register(_Numbers(channel, capture, adapters, aliases))
+    REGISTRY.register(_Numbers(channel, capture, adapters, pause, aliases))

@@ -12,6 +12,7 @@ vLLM's own handler unchanged. The tee round `engine_client.generate` sees every 
     POST /v1/feedback                to the writer, answered when committed
     GET  /v1/models                  vLLM's list and the aliases
     GET  /v1/deployments             what this server does for each alias now
+    POST /v1/pause, GET /ready       standing back while a training needs the GPU (`serve.pause`)
 """
 
 from __future__ import annotations
@@ -31,13 +32,16 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from vllm.platforms import current_platform
 from vllm.sampling_params import SamplingParams
 
+from ledger import gpu
 from ledger.deployments import Deployments, name_or_none
 from ledger.fingerprint import base_fingerprint, template_hash
 from ledger.model import model_folder
 from ledger.records import Api
 from ledger.registry import Registry
+from ledger.registry.identity import registry_id
 from ledger.settings import CONFIG_VARIABLE, Settings, api_keys, load
 from ledger.store import Store
 from ledger.writing.channel import Channel
@@ -49,6 +53,7 @@ from serve.feedback import take_feedback
 from serve.follow import Follower
 from serve.guard import Guard
 from serve.identity import routing_key, session_of, user_of
+from serve.pause import Pause, Traffic
 from serve.routing import route
 
 logger = logging.getLogger("flywheel.plugin")
@@ -72,6 +77,7 @@ class Plugin:
     adapters: Adapters
     capture: Capture
     channel: Channel
+    pause: Pause
 
     def attach_router(self, app: FastAPI) -> None:
         """Put our routes in the place of vLLM's; called while vLLM builds its app."""
@@ -79,17 +85,23 @@ class Plugin:
         self.settings = load(self.config)
         # vLLM's own check of the keys, which would otherwise have to stand on a command line.
         app.state.args.api_key = api_keys(self.settings.serve) or app.state.args.api_key
-        app.add_middleware(Guard)
+        self.traffic = Traffic()
+        app.add_middleware(Guard, traffic=self.traffic, answering=frozenset(ANSWERING))
         for path, api in ANSWERING.items():
             _replace(app, path, functools.partial(self.answer, api))
         _replace(app, COUNTING, functools.partial(self.answer, None))
         app.add_api_route("/v1/feedback", self.feedback, methods=["POST"])
         app.add_api_route("/v1/deployments", self.deployments, methods=["GET"])
+        app.add_api_route("/v1/pause", self.paused, methods=["GET"])
+        app.add_api_route("/v1/pause", self.begin_pause, methods=["POST"])
+        app.add_api_route("/v1/pause", self.end_pause, methods=["DELETE"])
+        app.add_api_route("/ready", lambda: self.pause.ready(), methods=["GET"])
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Load what is live, wrap the engine, start the writer; the last step before listening."""
         settings, loop = self.settings, asyncio.get_running_loop()
         folder = model_folder(settings)
+        self.registry_id = registry_id(settings.registry)
         self.adapters = Adapters(
             engine_client,
             state.openai_serving_models,
@@ -98,8 +110,18 @@ class Plugin:
             fingerprint=base_fingerprint(folder),
             max_rank=settings.serve.max_lora_rank,
         )
+        store = Store.open(settings)
+        self.pause = Pause(
+            engine_client,
+            self.traffic,
+            store.lease_held,
+            self.adapters.turn,
+            gpu.free_bytes,
+            retry_after=settings.serve.retry_after_seconds,
+            cannot=_cannot_sleep(args),
+        )
         follower = Follower(
-            Deployments(Store.open(settings)),
+            Deployments(store),
             sorted(settings.aliases),
             self.adapters.follow,
             seconds=settings.serve.follow_seconds,
@@ -118,16 +140,21 @@ class Plugin:
             {"base_model": settings.model.name, "template_hash": template_hash(folder)},
             tokens=settings.serve.token_logprobs,
         )
-        engine_client.generate = self._tee(engine_client.generate)
+        tee = self._tee(engine_client.generate)
+        engine_client.generate = lambda *what, **more: self.traffic.counted(tee(*what, **more))
         models = state.openai_serving_models
         models.show_available_models = self._with_aliases(models.show_available_models)
-        metrics.register(self.channel, self.capture, self.adapters, sorted(settings.aliases))
+        metrics.register(
+            self.channel, self.capture, self.adapters, self.pause, sorted(settings.aliases)
+        )
         follower.start(loop)
 
     async def answer(
         self, api: Api | None, core: Callable[..., Any], request: Any, raw_request: Request
     ) -> Any:
         """One request: pick the version, open its record, let vLLM answer."""
+        if api is not None and (refusal := self.pause.refusal(api)) is not None:
+            return refusal
         asked, arm, seq = request.model, "pinned", 0
         body = await raw_request.json()  # parsed already; the typed request has lost what we keep
         user, session = user_of(body), session_of(body, raw_request.headers)
@@ -200,7 +227,51 @@ class Plugin:
                     "share": state.share,
                     "stage": state.stage,
                 }
-        return JSONResponse({"aliases": found, "problems": self.adapters.problems})
+        return JSONResponse(
+            {
+                "aliases": found,
+                "problems": self.adapters.problems,
+                "registry": self.registry_id,
+                "pause": self.pause.now(),
+            }
+        )
+
+    async def paused(self) -> Response:
+        """Whether this server answers, and why not."""
+        return JSONResponse(self.pause.now())
+
+    async def begin_pause(self, raw_request: Request) -> Response:
+        """Stand back for the holder of a lease."""
+        try:
+            asked = await raw_request.json()
+            lease, token = str(asked["lease"]), str(asked["token"])
+            drain = float(asked["drain_seconds"])
+        except (ValueError, KeyError, TypeError):
+            return _malformed('{"lease": …, "token": …, "drain_seconds": …}')
+        return await self.pause.begin(lease, token, drain)
+
+    async def end_pause(self, raw_request: Request) -> Response:
+        """Answer again."""
+        try:
+            asked = await raw_request.json()
+            lease, token = str(asked["lease"]), str(asked["token"])
+        except (ValueError, KeyError, TypeError):
+            return _malformed('{"lease": …, "token": …}')
+        return await self.pause.end(lease, token)
+
+
+def _cannot_sleep(args: Namespace) -> str:
+    """Why this vLLM cannot give its GPU memory away; "" where it can, or has none."""
+    if current_platform.is_cpu() or getattr(args, "enable_sleep_mode", False):
+        return ""
+    return (
+        "this server was started without vLLM's sleep mode, so pausing it frees no memory: set "
+        "train.beside_server to pause and start it again"
+    )
+
+
+def _malformed(wanted: str) -> Response:
+    return JSONResponse({"error": {"message": f"send {wanted}", "code": 400}}, status_code=400)
 
 
 def _replace(app: FastAPI, path: str, answer: Callable[..., Any]) -> None:
