@@ -39,6 +39,8 @@ variable `{KEYS_VARIABLE}`.
 _NAMES = {str: "text", int: "whole number", float: "number", bool: "yes or no", Path: "path"}
 _LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 _ALIAS = "<alias>"
+# What stands behind a key whose value is several sections: a mapping, a list.
+_OF: dict[Any, str] = {dict: f".{_ALIAS}", tuple: "[]"}
 
 
 def document() -> str:
@@ -51,11 +53,18 @@ def _section(section: type[BaseModel], prefix: str) -> list[str]:
     rows, below = [], []
     for name, field in section.model_fields.items():
         inner, key = _inner(field.annotation), f"{prefix}{name}"
-        if inner is None:
+        if prefix and inner is not None and (same := _at_the_top(inner)):
+            said = f"a section as `{same}`"
+            rows.append(f"| `{key}` | {said} | {_default(field)} | {field.description} |\n")
+        elif inner is None:
             rows.append(f"| `{key}` | {_kind(field)} | {_default(field)} | {field.description} |\n")
         else:
-            is_map = get_origin(field.annotation) is dict
-            below += _section(inner, f"{key}.{_ALIAS}." if is_map else f"{key}.")
+            origin = get_origin(field.annotation)
+            if origin is tuple:
+                rows.append(
+                    f"| `{key}` | list of sections | {_default(field)} | {field.description} |\n"
+                )
+            below += _section(inner, f"{key}{_OF.get(origin, '')}.")
     title = f"`{prefix.removesuffix('.')}`" if prefix else "At the top"
     said = (section.__doc__ or "").splitlines()[0] if prefix else ""
     head = f"\n## {title}\n\n" + (f"{said}\n\n" if said else "")
@@ -66,10 +75,19 @@ def _inner(annotation: Any) -> type[BaseModel] | None:
     """The section that a field holds, or holds by name."""
     if get_origin(annotation) is dict:
         annotation = get_args(annotation)[1]
+    elif get_origin(annotation) is tuple:
+        annotation = get_args(annotation)[0]
     elif get_origin(annotation) in (Union, types.UnionType):  # a section that may be absent
         annotation = next(item for item in get_args(annotation) if item is not type(None))
     is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return annotation if is_section else None
+
+
+def _at_the_top(section: type[BaseModel]) -> str | None:
+    """The name of a section of all, where an alias may have one of its own."""
+    return next(
+        (name for name, field in Settings.model_fields.items() if field.annotation is section), None
+    )
 
 
 def _kind(field: FieldInfo) -> str:
@@ -108,7 +126,9 @@ def _default(field: FieldInfo) -> str:
         value = str(value)
     if isinstance(value, str):
         return f"`{value}`"
-    return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
+    if isinstance(value, tuple):
+        value = [v.model_dump() if isinstance(v, BaseModel) else v for v in value]
+    return f"`{json.dumps(value)}`"
 
 
 if __name__ == "__main__":

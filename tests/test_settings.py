@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from ledger.errors import ConfigError
 from ledger.keys.vault import Vault
 from ledger.settings import Serve, Settings, api_keys, load, parse
+from ledger.settings.rollout import Rollout
 from ledger.settings_doc import document
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -202,7 +203,16 @@ def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
             inner, key = get_args(inner)[1], f"{key}.<alias>"
         elif get_origin(inner) is types.UnionType:  # a section that may be absent
             inner = get_args(inner)[0]
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        if (
+            get_origin(inner) is tuple
+            and isinstance(get_args(inner)[0], type)
+            and (issubclass(get_args(inner)[0], BaseModel))
+        ):
+            yield key, field.description
+            inner, key = get_args(inner)[0], f"{key}[]"
+        if prefix and inner is Rollout:  # described once, where it holds for all
+            yield key, field.description
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from _fields(inner, f"{key}.")
         else:
             yield f"{prefix}{name}", field.description

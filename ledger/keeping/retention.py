@@ -216,6 +216,7 @@ def _let_go(page: Sequence[Any], connection: sa.Connection) -> None:
     for table in (
         *(feedback, tags, corrections, tables.queue, tables.reviews, tables.drafts),
         *(tables.cluster_rows, tables.candidates, tables.left_out, tables.gate_answers),
+        tables.shadows,
     ):
         connection.execute(sa.delete(table).where(table.c.row_id.in_(rows)))
     connection.execute(sa.delete(_rows).where(_rows.c.seq.in_([row.seq for row in page])))

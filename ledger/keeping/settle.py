@@ -28,6 +28,7 @@ from ledger.keeping.rollups import COLUMNS, SECONDS, Gone, hour_of
 from ledger.keeping.sampling import allocate, cutoff
 from ledger.settings import Settings
 from ledger.store import Store
+from ledger.store.base import NO_TEXT
 
 #: Rows decided on in one transaction, and rows read at once.
 CHUNK = 500
@@ -278,6 +279,7 @@ class Settle:
 def _apply_to(page: Any, rules: dict[str, Rule], connection: sa.Connection) -> None:
     stay: dict[tuple[str, float], list[int]] = {}
     leave: list[int] = []
+    left: list[str] = []
     gone = Gone()
     for row in page:
         rule = rules.get(row.version)
@@ -290,6 +292,7 @@ def _apply_to(page: Any, rules: dict[str, Rule], connection: sa.Connection) -> N
             stay.setdefault(("sample", rule.threshold), []).append(row.seq)
         else:
             leave.append(row.seq)
+            left.append(row.row_id)
             gone.add(row)
     for (why, probability), seqs in stay.items():
         connection.execute(
@@ -300,6 +303,10 @@ def _apply_to(page: Any, rules: dict[str, Rule], connection: sa.Connection) -> N
     if leave:
         gone.save(connection)
         connection.execute(sa.delete(_rows).where(_rows.c.seq.in_(leave)))
+        # How a comparison came out stays; what was said goes with its row.
+        shadows = tables.shadows
+        gone_with = sa.update(shadows).where(shadows.c.row_id.in_(left))
+        connection.execute(gone_with.values(text=NO_TEXT))
 
 
 def _why(row: Any, rule: Rule) -> str | None:

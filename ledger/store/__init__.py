@@ -21,6 +21,7 @@ from ledger.store.leases import Held, Lease, Leases
 from ledger.store.lines import Line, Lines
 from ledger.store.packs import PackEvent, Packs
 from ledger.store.queue import Queue, Review, Waiting
+from ledger.store.shadows import ShadowAnswer, ShadowCounts, Shadows
 from ledger.store.spending import Spending, Spent, SpentOn
 from ledger.store.subjects import Subjects
 from ledger.store.tags import Tags
@@ -39,6 +40,8 @@ __all__ = [
     "PackEvent",
     "Prepared",
     "Review",
+    "ShadowAnswer",
+    "ShadowCounts",
     "Spent",
     "SpentOn",
     "Store",
@@ -57,6 +60,7 @@ class Store(
     Subjects,
     Spending,
     GateAnswers,
+    Shadows,
     Packs,
     Firings,
     VersionNotes,

@@ -290,7 +290,7 @@ def remove_text(row_ids: Sequence[str], connection: sa.Connection, *, size: int)
     rows = tables.interactions
     gone = {"text": NO_TEXT, "bytes": size, "stored_text": False, "chat_template_kwargs": None}
     connection.execute(sa.update(rows).where(rows.c.row_id.in_(row_ids)).values(gone))
-    for table in (tables.feedback, tables.corrections):
+    for table in (tables.feedback, tables.corrections, tables.shadows):
         connection.execute(sa.update(table).where(table.c.row_id.in_(row_ids)).values(text=NO_TEXT))
     for table in (tables.drafts, tables.candidates, tables.gate_answers):
         connection.execute(sa.delete(table).where(table.c.row_id.in_(row_ids)))
