@@ -7,73 +7,38 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from servers import Ours
+from retrains import ROOT, correct_some, runs, set_gold, start
+from servers import KEY, Ours
+from tiny import write_config
 
 from curate.judging.decisions import correct
-from ledger.files import read_json, write_jsonl
-
-ROOT = Path(__file__).parent.parent
-QUEUES = ("billing", "delivery", "returns", "accounts")
-
-
-def question(number: int, queue: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": f"Message {number} is about {queue}. Which queue?"}]
+from flywheel.retrain import retrain, sharing
+from flywheel.server import Server
+from ledger.errors import ServerError
+from ledger.files import read_json
+from ledger.settings import Settings
 
 
 @pytest.fixture(scope="module", autouse=True)
 def corrected(ours: Ours) -> None:
     """Users ask and correct every answer; some also ask a gold question."""
-    for number in range(32):
-        queue = QUEUES[number % 4]
-        answer = ours.client.chat.completions.create(
-            model="support", messages=question(number, queue), max_tokens=4, temperature=0
-        )
-        body = {"id": answer.id, "correction": queue, "user": f"user-{number}"}
-        assert ours.http.post("/feedback", json=body).status_code == 200
+    correct_some(ours, range(32))
 
 
-def set_gold(ours: Ours, check: Callable[[str], dict[str, str]]) -> None:
-    """Write the gold set: for each question, what is right, given what the live version says."""
-    [file] = ours.settings.aliases["support"].gate.gold
-    rows = []
-    for number in range(100, 124):
-        messages = question(number, QUEUES[number % 4])
-        answer = ours.client.chat.completions.create(
-            model="support", messages=messages, max_tokens=4, temperature=0
-        )
-        said = answer.choices[0].message.content or ""
-        checks = [check(said)]
-        rows.append(
-            {"id": f"gold-{number}", "messages": messages, "checks": checks, "max_tokens": 4}
-        )
-    write_jsonl(file, rows)
-
-
-def start(ours: Ours, *more: str) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "flywheel.cli", "-c", str(ours.config), "retrain", "support"]
-    return subprocess.Popen(
-        [*words, "--url", ours.url, *more],
-        cwd=ROOT,
-        env={**os.environ, "FLYWHEEL_API_KEYS": "test-key-of-the-tests"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def other(ours: Ours, tmp_path: Path, **train: object) -> tuple[Settings, Path]:
+    """The server's configuration with other settings of training."""
+    changed = ours.settings.train.model_copy(update=train)
+    settings = ours.settings.model_copy(update={"train": changed})
+    return settings, write_config(settings, tmp_path / "other.yaml")
 
 
 def _lines(file: Path) -> list[str]:
     return file.read_text().splitlines()
-
-
-def runs(ours: Ours) -> list[Path]:
-    return sorted(file.parent for file in ours.settings.runs.glob("*/run.json"))
 
 
 def test_a_killed_retrain_resumes_and_what_passes_waits_for_traffic(ours: Ours) -> None:
@@ -139,3 +104,107 @@ def test_without_a_server_it_says_so_before_it_trains(ours: Ours, tmp_path: Path
     assert "no server answers" in done.stderr
     assert time.monotonic() - started < 20
     assert runs(ours) == before
+
+
+def test_the_server_stands_back_for_a_training_and_is_there_for_the_gate(
+    ours: Ours, tmp_path: Path
+) -> None:
+    set_gold(ours, lambda said: {"type": "regex", "value": "(?s).*"})
+    _, config = other(ours, tmp_path, beside_server="pause")
+    seen: list[tuple[str, int]] = []
+    done = threading.Event()
+
+    def look() -> None:
+        ask = {"model": "support", "messages": [{"role": "user", "content": "?"}], "max_tokens": 1}
+        while not done.is_set():
+            state = ours.server.paused()["state"]
+            seen.append((state, ours.http.post("/chat/completions", json=ask).status_code))
+            time.sleep(0.05)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        said, _ = (process := start(ours, config=config)).communicate()
+    finally:
+        done.set()
+        looking.join()
+    assert process.returncode == 0, said
+    lines = [line.split()[0] for line in said.splitlines() if line[:1].isalpha()]
+    order = [word for word in lines if word in ("curate", "pause", "train", "publish", "load")]
+    assert [word for n, word in enumerate(order) if word != order[n - 1] or not n] == [
+        *("curate", "pause", "train", "pause", "publish", "load")
+    ]
+    assert ("paused", 503) in seen
+    assert {code for state, code in seen if state == "paused"} <= {503, 200}
+    assert {code for _, code in seen} == {200, 503}
+    assert seen[-1] == ("serving", 200)
+    ours.follow(ours.deployments.withdraw("support", who="test", why="tidy up"))
+
+
+# -- on another machine ------------------------------------------------------------------------
+
+
+def test_on_the_servers_machine_training_elsewhere_is_refused(ours: Ours, tmp_path: Path) -> None:
+    before = runs(ours)
+    _, config = other(ours, tmp_path, beside_server="elsewhere")
+    said, _ = (process := start(ours, config=config)).communicate()
+    assert process.returncode == 2
+    assert "train.beside_server is elsewhere" in said
+    assert "is on this machine" in said
+    assert runs(ours) == before
+    assert sharing.is_here("http://localhost:1/v1")
+    assert sharing.is_here("http://[::1]:1/v1") or not Path("/proc/net/if_inet6").exists()
+    assert not sharing.is_here("http://192.0.2.7:8000/v1")
+    assert not sharing.is_here("http://no-such-host.invalid:8000/v1")
+
+
+def test_another_machine_trains_with_runs_of_its_own_and_the_registry_of_all(
+    ours: Ours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_gold(ours, lambda said: {"type": "regex", "value": "(?s).*"})
+    settings, _ = other(ours, tmp_path, beside_server="elsewhere")
+    settings = settings.model_copy(
+        update={"var": tmp_path / "var", "shared_registry": ours.settings.registry}
+    )
+    config = write_config(settings, tmp_path / "there.yaml")
+    # All addresses of a test are this machine's.
+    monkeypatch.setattr(sharing, "is_here", lambda url: False)
+    monkeypatch.setenv("FLYWHEEL_API_KEYS", KEY)
+    done = retrain(settings, str(config), "support", url=ours.url, say=lambda line: None)
+    assert done.verdict == "pass"
+    assert done.run.parent == tmp_path / "var/runs"
+    assert done.version in [one.name for one in ours.registry.versions("support")]
+    assert ours.server.deployments()["aliases"]["support"]["candidate"] == done.version
+    ours.follow(ours.deployments.withdraw("support", who="test", why="tidy up"))
+
+
+def test_what_the_server_could_never_load_is_not_trained(
+    ours: Ours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_API_KEYS", KEY)
+    started = time.monotonic()
+    alone = ours.settings.model_copy(update={"var": tmp_path / "var"})
+    with pytest.raises(ServerError, match="has another registry") as caught:
+        retrain(alone, "unused", "support", url=ours.url)
+    assert "shared_registry" in caught.value.remedy
+    assert not list((tmp_path / "var").glob("runs/*"))
+
+    state = ours.deployments.state("support")
+    monkeypatch.setattr(sharing, "_FOLLOWS", 0.3)
+    ahead = type(state)("support", seq=state.seq + 5)
+    with pytest.raises(ServerError, match="did not follow event") as caught:
+        sharing.check_shared(ours.settings, ours.server, ahead)
+    assert "ledger.url" in caught.value.remedy
+    assert time.monotonic() - started < 10
+
+
+def test_a_server_of_another_version_cannot_pause(ours: Ours, tmp_path: Path) -> None:
+    with ours.store.lease("retrain/support", what="retrain of support") as lease:
+        settings, _ = other(ours, tmp_path, beside_server="pause")
+        away = Server("http://127.0.0.1:9/v1", KEY)
+        with (
+            pytest.raises(ServerError, match="no server answers"),
+            sharing.server_aside(settings, away, lease, print),
+        ):
+            raise AssertionError("it trains although the server has not paused")
+        away.close()

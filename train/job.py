@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 # What has no influence on the adapter and may change between an interruption and its resumption.
-_NO_RECIPE = {"checkpoint_steps", "report_to", "min_pairs", "device", "gradient_checkpointing"}
+_NO_RECIPE = {
+    *("checkpoint_steps", "report_to", "min_pairs", "device", "gradient_checkpointing"),
+    *("beside_server", "server_share", "drain_seconds", "reserve_gib"),
+    # Their product counts: a run that had no room goes on with smaller batches.
+    *("batch_size", "accumulation"),
+}
 # What the second stage has a hash of its own for.
 _SECOND = {
     "preference",
@@ -86,7 +91,8 @@ class Job(NamedTuple):
     @property
     def second_identity(self) -> str:
         """Hash of all that shapes the adapter of the second stage."""
-        second = self.settings.train.model_dump(mode="json", include=_SECOND)
+        # KTO compares the answers of one batch with each other, so its size counts.
+        second = self.settings.train.model_dump(mode="json", include={*_SECOND, "batch_size"})
         rate = self.recipe.preference_learning_rate
         return content_hash("recipe", {"first": self.identity, "second": second, "rate": rate})
 
@@ -159,6 +165,7 @@ def prepare(
             "template": template,
             "dtype": settings.model.dtype,
             "train": settings.train.model_dump(mode="json", exclude=_NO_RECIPE | _SECOND),
+            "step_rows": settings.train.batch_size * settings.train.accumulation,
             "recipe": [recipe.rank, recipe.alpha, recipe.learning_rate, recipe.epochs],
         },
     )

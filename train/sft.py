@@ -33,7 +33,8 @@ from ledger.registry import WEIGHTS
 from ledger.settings import Settings
 from ledger.settings import load as load_settings
 from ledger.store import Store
-from train import base, data, divergence, heldout, job, order, report, result, trackers
+from train import base, data, divergence, heldout, job, order, report, result, room, trackers
+from train.fast import memory
 from train.job import Job
 from train.load import arguments, load_model, set_openmp_waiting
 from train.progress import Show, StepReport, Stop, stop_on_signals
@@ -117,22 +118,49 @@ def _run(
     chosen = base.device(settings.train, settings.model.dtype)
     if chosen == "cpu":
         base.use_physical_cores()
-    if settings.train.preference == "none":
-        first, second = _first(todo, chosen, run_dir / result.ADAPTER, stop, step, say), None
-    else:
-        from train import preference
+    # Beside a server: what cannot fit is refused, and the rest is kept to what is free now.
+    with room.kept(settings.train, chosen) as there:
+        _fits(todo, there)
+        if settings.train.preference == "none":
+            first, second = _first(todo, chosen, run_dir / result.ADAPTER, stop, step, say), None
+        else:
+            from train import preference
 
-        examples = preference.examples(todo)  # refuses before the first stage is trained
-        kept = run_dir / result.FIRST
-        earlier = result.read_stage(kept, todo.identity)
-        first = earlier or _first(todo, chosen, kept, stop, step, say)
-        second = preference.train(todo, examples, kept, chosen, stop, step, say)
+            examples = preference.examples(todo)  # refuses before the first stage is trained
+            kept = run_dir / result.FIRST
+            earlier = result.read_stage(kept, todo.identity)
+            first = earlier or _first(todo, chosen, kept, stop, step, say)
+            second = preference.train(todo, examples, kept, chosen, stop, step, say)
     finished = _result(todo, first, second, chosen)
     report.write(todo, finished)
     report.picture(run_dir, finished)
     result.write(run_dir, finished)
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
     return finished
+
+
+def _fits(todo: Job, there: room.Room) -> memory.Fit:
+    """How the training fits into what is free.
+
+    Raises:
+        ConfigError: it does not; with the numbers, and who has the rest.
+    """
+    from transformers import AutoConfig
+
+    assert todo.prepared.lengths is not None
+    wanted = memory.estimate(
+        AutoConfig.from_pretrained(todo.folder),
+        dtype=todo.settings.model.dtype,
+        rank=todo.recipe.rank,
+        longest=todo.prepared.lengths.max,
+        device=there.device,
+    )
+    try:
+        return memory.fits(wanted, there.free)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error.problem}. {there}", rule=error.rule, remedy=error.remedy
+        ) from None
 
 
 def _first(
