@@ -63,7 +63,7 @@ class Side(NamedTuple):
     confidence: Floats
 
     @property
-    def count(self) -> float:
+    def total(self) -> float:
         """How many answers there were, sampled ones included."""
         return float((1 / self.probabilities).sum())
 

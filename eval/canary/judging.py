@@ -72,7 +72,7 @@ def judge_state(settings: Settings, store: Store, state: Deployment, *, now: flo
         "share": state.share,
         "stage": position,
         "days": round(days, 3),
-        "answers": {"canary": round(answers.canary.count), "control": round(answers.control.count)},
+        "answers": {"canary": round(answers.canary.total), "control": round(answers.control.total)},
         "feedback": round(expected_feedback(answers), 1),
         "metrics": [one.as_json() for one in signals],
         "guards": [one.as_json() for one in watched],
@@ -94,7 +94,7 @@ def expected_feedback(answers: Answers) -> float:
     """Answers of the canary that would have got feedback at the control's rate."""
     control = answers.control
     spoken = float((control.spoken / control.probabilities).sum())
-    return answers.canary.count * spoken / control.count if control.count else 0.0
+    return answers.canary.total * spoken / control.total if control.total else 0.0
 
 
 def _decide(
@@ -121,8 +121,8 @@ def _decide(
         missing.append("it is paused")
     if days < stage.days:
         missing.append(f"{days:.1f} of {stage.days:g} days")
-    if answers.canary.count < stage.events:
-        missing.append(f"{answers.canary.count:.0f} of {stage.events} answers")
+    if answers.canary.total < stage.events:
+        missing.append(f"{answers.canary.total:.0f} of {stage.events} answers")
     for one in deciding:
         if not one.safe:
             missing.append(f"{_open(one)} is not excluded yet")

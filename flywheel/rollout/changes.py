@@ -1,6 +1,6 @@
-"""Changing what is live: shares, promotion, rollback. Each is one event in the ledger.
+"""What a person does: shares, promotion, rollback; pause, resume and abort of a rollout.
 
-A version gets traffic only when its last gate passed; `force` is recorded with its reason.
+Also during the stages of a rollout: they go on from the share that a person sets.
 """
 
 from __future__ import annotations
@@ -51,14 +51,7 @@ def promote(
             f"{alias} has no candidate to promote",
             remedy=f"Name a version: flywheel promote {alias} --version N",
         )
-    if number != BASE:
-        Registry(settings.registry).servable(
-            alias,
-            number,
-            fingerprint=base_fingerprint(model_folder(settings)),
-            max_rank=settings.serve.max_lora_rank,
-        )
-        _check_gate(settings, store, alias, number, because=because, force=force)
+    check(settings, store, alias, number, because=because, force=force)
     if share is None or share == 100:
         return deployments.promote(alias, number, who=operator(), why=because)
     return deployments.share(alias, number, share, who=operator(), why=because)
@@ -69,9 +62,42 @@ def rollback(store: Store, alias: str, *, because: str) -> Change:
     return Deployments(store).rollback(alias, who=operator(), why=because)
 
 
-def _check_gate(
+def pause(store: Store, alias: str, *, because: str) -> Change:
+    """Stop a stage's clock: shares and users stay where they are, nothing expands.
+
+    Harm that is shown still takes the canary back.
+    """
+    return Deployments(store).mark("pause", alias, who=operator(), why=because)
+
+
+def resume(store: Store, alias: str, *, because: str) -> Change:
+    """Let the stage's clock go on."""
+    return Deployments(store).mark("resume", alias, who=operator(), why=because)
+
+
+def abort(store: Store, alias: str, *, because: str) -> Change:
+    """End a rollout: all traffic goes to the live version."""
+    return Deployments(store).mark("abort", alias, who=operator(), why=because)
+
+
+def check(
     settings: Settings, store: Store, alias: str, number: int, *, because: str, force: bool
 ) -> None:
+    """See that a version may get traffic.
+
+    Raises:
+        RegistryError: the version is not whole, or does not fit the base model.
+        GateRefused: its last gate did not pass, and `force` is not set.
+        UsageError: `force` is set without a reason.
+    """
+    if number == BASE:
+        return
+    Registry.of(settings).servable(
+        alias,
+        number,
+        fingerprint=base_fingerprint(model_folder(settings)),
+        max_rank=settings.serve.max_lora_rank,
+    )
     name = version_name(alias, number, settings.model.name)
     found = store.evaluations(alias).get(name)
     if found is not None and found.verdict == "pass":
