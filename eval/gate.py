@@ -21,22 +21,26 @@ from typing import Any
 import click
 from rich.console import Console
 
-from eval.asking import Bar, Wanted, ask, concurrency, identities
-from eval.client import SEED, Client
-from eval.report import print_report
-from eval.verdict import CheckOutcome, EvalResults, GateReport, Probe, judge, recompute
-from ledger import checking
+from eval import results as stored
+from eval import scoring
+from eval.asking import Bar, Pass, ask, concurrency, identities
+from eval.client import Client
+from eval.judge.ask import judged, needs_judge
+from eval.packs.history import held_to, take_up
+from eval.packs.plan import empty_sets, used, wanted
+from eval.results import RESULTS, EvalResults, Probe, SetResults
+from eval.verdict import GateReport, judge, recompute
 from ledger import settings as configuration
-from ledger.errors import FlywheelError, GateRefused, ServerError, UsageError
-from ledger.files import read_json, write_json
-from ledger.gold import GoldQuestion, gold_hash, load_gold
+from ledger.errors import FlywheelError, GateRefused, GoldError, ServerError, UsageError
+from ledger.fingerprint import template_hash as hash_of_template
+from ledger.model import model_folder
+from ledger.packs import load_packs
 from ledger.records import Evaluation
 from ledger.settings import Settings
 from ledger.store import Store, now
 
 __all__ = ["RESULTS", "GateReport", "recompute", "run_gate"]
 
-RESULTS = "eval_results.json"
 BOOTSTRAP_SEED = 0
 
 _PACKAGES = ("flywheel", "numpy", "openai", "jsonschema", "regex", "pydantic")
@@ -56,20 +60,26 @@ async def run_gate(
     template_hash: str | None = None,
     retries: int = 4,
     cache: bool = True,
+    who: str = "gate",
 ) -> GateReport:
     """Judge a candidate; write `<run_dir>/eval_results.json` and record the verdict.
 
     Args:
         candidate, baseline: pinned names as served, or the base model's name for the baseline.
-        on_progress: called with (answers there, answers wanted, those from earlier gates).
+        on_progress: called with (answers there, answers wanted, those from earlier gates), first
+            for the server's answers, then for a judge's.
         also: models to score for information, in the same pass.
-        template_hash: of the chat template that the server uses, kept with the results.
+        template_hash: of the chat template that the server uses, kept with the results; None:
+            that of the model's folder.
         retries: attempts after a failed request.
         cache: whether answers of earlier gates count; see `eval.asking`.
+        who: who wants it, kept with packs that are asked for the first time.
 
     Raises:
-        UsageError: candidate and baseline are one, or the candidate is the base model.
-        GoldError: see `ledger.gold.load_gold`.
+        UsageError: candidate and baseline are one, the candidate is the base model, or a pack
+            demands less than it did.
+        GoldError: see `ledger.packs.load_packs` and `eval.packs.plan.empty_sets`.
+        DatasetError: a dataset with past failures is damaged.
         ServerError: the server fails, or does not serve one of the models. Nothing is written.
         LedgerError: the verdict cannot be recorded.
     """
@@ -80,10 +90,19 @@ async def run_gate(
             f"{'' if candidate == baseline else ' model'}",
             rule="The gate compares a new adapter with what is live.",
         )
-    questions = load_gold(gate.gold)
+    configured = load_packs(gate)
     models = list(dict.fromkeys([candidate, baseline, *also]))
     store = Store.open(settings)  # a ledger that cannot be written is found before minutes of work
     try:
+        held = held_to(store, alias, configured)
+        if not held:
+            raise GoldError(
+                f"{alias} has no gate pack",
+                rule="A version is judged on questions with known answers.",
+                remedy=f"Name a gold set under aliases.{alias}.gate.gold, or a pack under "
+                "gate.packs.",
+            )
+        sets = empty_sets(held, gate, store=store, alias=alias, run_dir=run_dir)
         async with Client(
             base_url,
             api_key,
@@ -92,11 +111,12 @@ async def run_gate(
             retries=retries,
         ) as client:
             await _require_served(client, [*models, base])
-            probes = await _probe(client, questions, candidate, base, gate.probes)
+            probes = await _probe(client, sets, candidate, base, gate.probes)
             live = any(probe.differs for probe in probes)
+            take_up(store, alias, held, who=who)
             asked = await ask(
                 client,
-                _wanted(questions, gate.max_tokens) if live else [],
+                wanted(sets, models, [candidate, baseline]) if live else [],
                 models,
                 store=store,
                 alias=alias,
@@ -104,10 +124,19 @@ async def run_gate(
                 days=gate.cache_days,
                 on_progress=on_progress,
             )
-        by_model = {
-            model: {name: samples[0] for name, samples in given.items()}
-            for model, given in asked.answers.items()
-        }
+        answered = [_answered(one, asked) for one in sets] if live else sets
+        judge_use = None
+        if live and gate.judge is not None and any(map(needs_judge, answered)):
+            answered, judge_use = await judged(
+                answered,
+                gate.judge,
+                candidate=candidate,
+                baseline=baseline,
+                store=store,
+                alias=alias,
+                days=gate.cache_days,
+                on_progress=on_progress,
+            )
         results = EvalResults(
             run_id=run_dir.name,
             alias=alias,
@@ -118,19 +147,22 @@ async def run_gate(
             created=now(),
             seconds=asked.seconds,
             gate=gate,
-            gold_hash=gold_hash(questions),
-            questions=questions,
+            packs=used(held),
+            sets=answered,
             probes=probes,
-            answers=by_model,
-            checks=_outcomes(questions, by_model),
-            sampling={"temperature": 0, "seed": SEED, "max_tokens": gate.max_tokens},
             bootstrap_seed=BOOTSTRAP_SEED,
             packages=_versions(),
-            template_hash=template_hash,
+            template_hash=template_hash or _template(settings),
+            asked=asked.asked,
+            cached=asked.cached,
+            judge=judge_use,
         )
         report = judge(results)
-        stored = results.model_copy(update={"report": report.model_dump(mode="json")})
-        write_json(run_dir / RESULTS, stored.model_dump(mode="json"))
+        results = results.model_copy(update={"report": report.model_dump(mode="json")})
+        stored.save(results, run_dir, store)
+        from eval.reports import write_reports  # templates and a plot: not for who only replays
+
+        write_reports(report, results, run_dir)
         store.add_evaluation(
             Evaluation(
                 run_id=report.run_id,
@@ -147,6 +179,24 @@ async def run_gate(
     return report
 
 
+def show(report: GateReport, folder: Path, settings: Settings) -> None:
+    """Print a report with the broken answers of the run that it was made from."""
+    from eval.reports import print_report
+
+    store = Store.open(settings)
+    try:
+        print_report(report, stored.load(folder, store))
+    finally:
+        store.close()
+
+
+def refusal(report: GateReport, folder: Path) -> GateRefused:
+    """The error that says that a version was refused."""
+    return GateRefused(
+        f"{report.candidate}: {report.verdict}", remedy=f"All answers: {folder / RESULTS}"
+    )
+
+
 async def _require_served(client: Client, wanted: Sequence[str]) -> None:
     served = await client.models()
     missing = [name for name in dict.fromkeys(wanted) if name not in served]
@@ -160,9 +210,13 @@ async def _require_served(client: Client, wanted: Sequence[str]) -> None:
 
 
 async def _probe(
-    client: Client, questions: Sequence[GoldQuestion], candidate: str, base: str, count: int
+    client: Client, sets: Sequence[SetResults], candidate: str, base: str, count: int
 ) -> list[Probe]:
-    """Probe questions spread over the set, one request at a time so that batches are alike."""
+    """Probe questions spread over the gold sets, one request at a time so that batches are alike.
+
+    Rows of users are no probes: what is said to them would stand in the open.
+    """
+    questions = [question for one in sets if not one.of_users for question in one.questions]
     count = min(count, len(questions))
     probes = []
     for question in (questions[i * len(questions) // count] for i in range(count)):
@@ -177,24 +231,22 @@ async def _probe(
     return probes
 
 
-def _wanted(questions: Sequence[GoldQuestion], max_tokens: int) -> list[Wanted]:
-    return [Wanted(q.id, q.messages, q.max_tokens or max_tokens, q.tools) for q in questions]
+def _answered(one: SetResults, asked: Pass) -> SetResults:
+    """A set with its answers, and what its checks say of them."""
+    answers: dict[str, dict[str, Any]] = {}
+    for model, given in asked.answers.items():
+        own = {q.id: said for q in one.questions if (said := given.get(f"{one.key}/{q.id}"))}
+        if own:
+            answers[model] = own
+    filled = one.model_copy(update={"answers": answers})
+    return filled.model_copy(update={"checks": scoring.outcomes(filled)})
 
 
-def _outcomes(
-    questions: Sequence[GoldQuestion], answers: dict[str, dict[str, Any]]
-) -> dict[str, dict[str, list[CheckOutcome]]]:
-    return {
-        model: {
-            q.id: [
-                CheckOutcome(passed=check.passed, reason=check.reason)
-                for check in checking.score(q, given[q.id].text).checks
-            ]
-            for q in questions
-            if q.id in given
-        }
-        for model, given in answers.items()
-    }
+def _template(settings: Settings) -> str | None:
+    try:
+        return hash_of_template(model_folder(settings))
+    except FlywheelError:
+        return None  # the model is on another machine
 
 
 def _versions() -> dict[str, str]:
@@ -207,11 +259,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _key(settings: Settings) -> str:
+def server_key(settings: Settings) -> str:
+    """A key that the configured server accepts; any text where it asks for none."""
     return next(iter(configuration.api_keys(settings.serve)), "none")
 
 
-def _url(settings: Settings) -> str:
+def server_url(settings: Settings) -> str:
+    """The API of the configured server, as seen from its own machine."""
     host = settings.serve.host
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.serve.port}/v1"
@@ -247,8 +301,8 @@ def _command(
                 alias,
                 candidate,
                 baseline,
-                base_url or _url(settings),
-                _key(settings),
+                base_url or server_url(settings),
+                server_key(settings),
                 run_dir,
                 progress.update,
                 also=also,
@@ -256,11 +310,9 @@ def _command(
                 cache=not no_cache,
             )
         )
-    print_report(report, EvalResults.model_validate(read_json(run_dir / RESULTS)))
+    show(report, run_dir, settings)
     if not report.passed:
-        raise GateRefused(
-            f"{report.candidate}: {report.verdict}", remedy=f"All answers: {run_dir / RESULTS}"
-        )
+        raise refusal(report, run_dir)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

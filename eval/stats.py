@@ -53,7 +53,7 @@ _DRAWS_AT_ONCE = 1 << 22
 _ALL_FLIPS = 14
 _STEPS = 60  # of a bisection: to the last bit
 
-McNEMAR = "exact McNemar test, score interval (Tango)"
+MCNEMAR = "exact McNemar test, score interval (Tango)"
 FLIPS = "sign-flip test of units, bootstrap interval"
 
 
@@ -116,7 +116,7 @@ def compare(
         fixed, broken = int((values > 0).sum()), int((values < 0).sum())
         interval = score_interval(fixed, broken, values.size, confidence=confidence)
         p_worse, p_value = mcnemar_worse(fixed, broken), mcnemar_exact(fixed, broken)
-        method = McNEMAR
+        method = MCNEMAR
     else:
         interval = unit_interval(
             values, clusters, confidence=confidence, resamples=resamples, seed=seed

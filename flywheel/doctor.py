@@ -12,9 +12,9 @@ from flywheel.hardware import has_cuda
 from flywheel.server import Server
 from ledger.errors import FlywheelError, LedgerError, RegistryError, ServerError
 from ledger.fingerprint import base_fingerprint, template_hash
-from ledger.gold import load_gold
 from ledger.keys.vault import Vault
 from ledger.model import model_folder
+from ledger.packs import load_packs
 from ledger.registry import Registry
 from ledger.settings import Settings, api_keys
 from ledger.store import Store
@@ -101,9 +101,11 @@ def _model(settings: Settings) -> str:
 def _gold(settings: Settings) -> str:
     found = []
     for alias, section in sorted(settings.aliases.items()):
-        if not section.gate.gold:
+        packs = load_packs(section.gate)
+        if not packs:
             return f"! {alias} has no gold set, so nothing can pass its gate: set gate.gold"
-        found.append(f"{alias} {len(load_gold(section.gate.gold))} questions")
+        questions = sum(len(listed) for pack in packs for listed in pack.questions.values())
+        found.append(f"{alias} {questions} questions")
     return ", ".join(found)
 
 

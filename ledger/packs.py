@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -33,6 +33,9 @@ from ledger.gold import GoldQuestion, load_gold
 from ledger.hashing import content_hash
 from ledger.settings.gate import Gate
 from ledger.strict_yaml import read_yaml
+
+if TYPE_CHECKING:
+    from ledger.store import Store
 
 Role = Literal["required", "guard", "informative"]
 
@@ -328,6 +331,12 @@ def kept_out(gate: Gate, recorded: Iterable[LoadedPack] = ()) -> list[GoldQuesti
     """
     packs = [*load_packs(gate), *recorded]
     return [question for pack in packs for listed in pack.questions.values() for question in listed]
+
+
+def recorded_packs(store: Store, alias: str) -> list[LoadedPack]:
+    """The packs that an alias is bound to, as they are on record (`ledger.store.packs`)."""
+    events = store.binding_packs(alias).values()
+    return [LoadedPack.of_content(event.content) for event in events]
 
 
 @cache

@@ -16,7 +16,8 @@ from curate.datasets.select import Gold, History, Selection, select
 from ledger.database import tables
 from ledger.deployments import BASE, Deployments
 from ledger.errors import RegistryError
-from ledger.gold import load_gold, question_turns, turns_key
+from ledger.gold import question_turns, turns_key
+from ledger.packs import kept_out, recorded_packs
 from ledger.registry import Registry
 from ledger.settings import Settings
 from ledger.store import Frozen, Store
@@ -70,8 +71,8 @@ def plan(settings: Settings, store: Store, alias: str) -> Plan:
 
 
 def _gold(settings: Settings, store: Store, alias: str) -> Gold:
-    paths = settings.alias(alias).gate.gold
-    turns = [question_turns(question.messages) for question in (load_gold(paths) if paths else ())]
+    gold = kept_out(settings.alias(alias).gate, recorded_packs(store, alias))
+    turns = [question_turns(question.messages) for question in gold]
     signer = Signer(store)
     keys = frozenset(store.mac("question", turns_key(one).encode()) for one in turns)
     return Gold(keys, [signer.sign(one) for one in turns])

@@ -17,8 +17,9 @@ import sqlalchemy as sa
 from curate.acceptance.company import same_question_as
 from ledger.checking import score
 from ledger.database import tables
-from ledger.gold import GoldQuestion, load_gold, question_key
+from ledger.gold import GoldQuestion, question_key
 from ledger.marks import GOLD_MISS
+from ledger.packs import kept_out
 from ledger.records import Interaction, Tag
 from ledger.settings import Settings
 from ledger.store import Store, now
@@ -38,8 +39,9 @@ class GoldMisses:
         self._keys: dict[str, str] = {}
         self._seen: dict[tuple[str, int], int] = {}
         for name, alias in settings.aliases.items():
-            if alias.gate.gold:
-                self._gold[name] = _by_shape(load_gold(alias.gate.gold))
+            scored = [question for question in kept_out(alias.gate) if question.checks]
+            if scored:
+                self._gold[name] = _by_shape(scored)
 
     def tags(self, rows: Sequence[Any]) -> list[Tag]:
         """Tags of the rows that miss a gold question.

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from eval.packs.strictness import loosened
 from ledger.errors import UsageError
-from ledger.packs import LoadedPack
+from ledger.packs import LoadedPack, recorded_packs
 from ledger.store import Store
 
 
@@ -30,10 +30,7 @@ def held_to(store: Store, alias: str, configured: Sequence[LoadedPack]) -> list[
     Raises:
         UsageError: a configured pack is looser than the one that the alias is bound to.
     """
-    bound = {
-        name: LoadedPack.of_content(event.content)
-        for name, event in store.binding_packs(alias).items()
-    }
+    bound = {one.pack.name: one for one in recorded_packs(store, alias)}
     for one in configured:
         name = one.pack.name
         if name in bound and (lines := loosened(bound[name], one)):
@@ -120,12 +117,6 @@ def remove(
             remedy=f"Take it out of aliases.{alias}.gate first.",
         )
     store.add_pack(alias, name, event.pack_hash, event.content, "removed", who=who, why=why)
-
-
-def bound(store: Store, alias: str) -> list[LoadedPack]:
-    """The packs that an alias is bound to, as they are on record."""
-    events = store.binding_packs(alias).values()
-    return [LoadedPack.of_content(event.content) for event in events]
 
 
 def _need_reason(why: str) -> None:
