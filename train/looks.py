@@ -107,6 +107,8 @@ class Looks(TrainerCallback):
             write_json(self._folder / FILE, self.looks)
             self._tidy()
         self._report(look, better)
+        # To the trackers; transformers' own evaluation would call it that, too.
+        self.trainer.callback_handler.on_log(args, state, control, {"eval_loss": look.loss})
         best = self.best
         if best is None or step == state.max_steps:
             return

@@ -63,9 +63,16 @@ def examples(todo: Job) -> Examples:
     """The examples of the second stage, proved.
 
     Raises:
-        DatasetError: there are too few, or those of one kind are missing.
+        ConfigError: the batches are too small for the method.
+        DatasetError: there are too few of them.
     """
     method = todo.settings.train.preference
+    if method == "kto" and todo.settings.train.batch_size < 2:
+        raise ConfigError(
+            "train.preference is kto and train.batch_size 1",
+            rule="KTO estimates the KL to the reference from the other examples of a batch.",
+            remedy="Set train.batch_size to 2 or more.",
+        )
     left: dict[str, dict[str, str]] = {}
     chosen = {row.row_id: row for row in todo.prepared.rows}
     wanted = [todo.pairs[row_id] for row_id in chosen]
@@ -105,7 +112,8 @@ def _rejected(todo: Job, pairs: list[Pair], left: dict[str, dict[str, str]]) -> 
     """What was rejected of some pairs, as examples; the others are listed in `left`."""
     said: list[Pair] = []
     for pair in pairs:
-        text = (pair.rejected or "").strip()
+        bad = pair.messages[-1].get("content") if _voted(pair) else pair.rejected
+        text = str(bad or "").strip()
         if not text:
             left.setdefault(NOTHING_REJECTED, {})[pair.row_id] = (
                 "it was good already" if pair.kind == "replay" else "the answer was empty"
@@ -160,12 +168,6 @@ def train(
     from train.trainer import Watch, last_checkpoint
 
     options, recipe, method = todo.settings.train, todo.recipe, todo.settings.train.preference
-    if method == "kto" and options.batch_size < 2:
-        raise ConfigError(
-            "train.preference is kto and train.batch_size 1",
-            rule="KTO estimates the KL to the reference from the other examples of a batch.",
-            remedy="Set train.batch_size to 2 or more.",
-        )
     step_rows = options.batch_size * options.accumulation
     plan = order.plan(
         [one.size for one in found.rows],

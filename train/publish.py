@@ -72,7 +72,8 @@ def publish(settings: Settings, alias: str, run_dir: Path, parent: str | None) -
     with closing(Store.open(settings)) as store:
         manifest, pairs = load_dataset(run_dir / "dataset", store)
         out = {row_id for rows in done.left_out.values() for row_id in rows}
-        trained = (p for p in pairs if p.split == "train" and p.row_id not in out)
+        said = (p for p in pairs if p.split == "train" and p.kind != "disliked")
+        trained = (p for p in said if p.row_id not in out)
         lines = store.sealed_lines(map(_line, trained), TRAINING_DATA)
     adapter = run_dir / result.ADAPTER
     config = check_adapter(adapter, max_rank=settings.serve.max_lora_rank)

@@ -1,9 +1,9 @@
 """What a build knows about each row that could be a pair, so that the next one need not open it.
 
-A row is looked at once: when an accepted correction holds for it, or when somebody called its
-answer good. What is found stands in the table `candidates`, without text. It is made anew when
-another correction holds, or when something changed that shapes pairs (`_builder`). So the cost
-of a build follows what is new.
+A row is looked at once: when an accepted correction holds for it, when somebody called its answer
+good or, where KTO is trained with, when users voted it down. What is found stands in the table
+`candidates`, without text. It is made anew when another correction holds, or when something
+changed that shapes pairs (`_builder`). So the cost of a build follows what is new.
 
 Covers making the pairs themselves, too (`Maker`). Which candidates go into a dataset is decided
 in `curate.datasets.select`.
@@ -24,16 +24,17 @@ from ledger.dataset import Pair, digest_of
 from ledger.errors import ConfigError, RedactionFailed
 from ledger.gold import question_turns, turns_key
 from ledger.hashing import canonical_json, content_hash
-from ledger.records import Correction, Interaction, Source
+from ledger.records import ANONYMOUS, Correction, Interaction, Source
 from ledger.redact import Redactor
 from ledger.settings import Settings
 from ledger.store import Store
 from ledger.store.base import PAGE, STREAM, chunks
 from ledger.store.corrections import holding
 
-Kind = Literal["correction", "replay"]
-#: Where the answer itself is what is trained on: no correction has this number.
-_REPLAY = 0
+Kind = Literal["correction", "replay", "disliked"]
+#: Where the answer itself is what is trained on, or away from: no correction has these numbers.
+_REPLAY, _DISLIKED = 0, -1
+_KINDS: dict[int, Kind] = {_REPLAY: "replay", _DISLIKED: "disliked"}
 _VERSION = 1  # of this file's findings
 
 _candidates, _corrections, _reviews = tables.candidates, tables.corrections, tables.reviews
@@ -43,14 +44,15 @@ class Candidate(NamedTuple):
     """A row that could be a pair.
 
     Attributes:
-        correction: number of the correction that holds; 0 for a good answer.
+        correction: number of the correction that holds; 0 for a good answer, -1 for one that was
+            voted down.
         ts: when it was asked, seconds since the epoch.
         conversation: the same for rows that must not be split; a keyed hash.
         problem: why it can never be a pair; "" where it can.
         question, answer: keyed hashes; the same for the same question, and the same answer.
         digest: of the pair, see `ledger.dataset`.
         signature: of the question, see `curate.datasets.near`.
-        author: who wrote the correction; who called the answer good.
+        author: who wrote the correction; who called the answer good, or voted it down.
         facts: characters of the answer, and the version that answered.
     """
 
@@ -69,8 +71,8 @@ class Candidate(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """Whether a correction is trained on, or an answer that was good already."""
-        return "correction" if self.correction else "replay"
+        """Whether a correction is trained on, or an answer that was good already or voted down."""
+        return _KINDS.get(self.correction, "correction")
 
 
 class Made(NamedTuple):
@@ -109,25 +111,25 @@ class Maker:
             for row in self._store.interactions(row_ids=page):
                 yield self._made(row, holds.get(row.row_id))
 
-    def good(self, authors: dict[str, str]) -> Iterator[Made]:
-        """Rows whose answer is trained on as it is.
+    def as_answered(self, authors: dict[str, str], kind: Kind = "replay") -> Iterator[Made]:
+        """Rows with their answer as it is.
 
         Args:
-            authors: who called it good, by row.
+            authors: who called it good, or voted it down, by row.
         """
         for page in chunks(list(authors)):
             for row in self._store.interactions(row_ids=page):
                 said = Correction(
                     row_id=row.row_id,
                     ts=row.ts,
-                    source="operator",
+                    source="user" if kind == "disliked" else "operator",
                     author=authors[row.row_id],
                     text=row.response or " ",
                     decision="accepted",
                 )
-                yield self._made(row, said, replay=True)
+                yield self._made(row, said, kind)
 
-    def _made(self, row: Interaction, holds: Correction | None, *, replay: bool = False) -> Made:
+    def _made(self, row: Interaction, holds: Correction | None, kind: Kind = "correction") -> Made:
         text = holds.text.strip() if holds is not None else None
         if text is None or not row.stored_text or not row.messages:
             return Made(row, None, reasons.NO_TEXT)
@@ -144,7 +146,7 @@ class Maker:
             "messages": [*row.messages, {"role": "assistant", "content": text}],
             "tools": row.tools,
             "chat_template_kwargs": row.chat_template_kwargs,
-            "rejected": None if replay else row.response,
+            "rejected": row.response if kind == "correction" else None,
         }
         if self._redactor is not None:
             conversation = self._redactor.conversation()
@@ -161,7 +163,7 @@ class Maker:
             source=holds.source,
             author=holds.author,
             answered_by=row.version,
-            kind="replay" if replay else "correction",
+            kind=kind,
             salt=self._store.mac("pair", canonical_json(content)),
         )
         return Made(row, pair, "")
@@ -179,35 +181,43 @@ def refresh(settings: Settings, store: Store) -> int:
     new = _new_corrections(store, builder)
     for page in chunks(list(new)):
         seen += _keep(store, builder, maker.corrected(page), new)
-    good = _new_good(settings, store, builder)
-    for page in chunks(list(good)):
-        authors = {row_id: good[row_id] for row_id in page}
-        seen += _keep(store, builder, maker.good(authors), dict.fromkeys(page, _REPLAY))
+    for number, all_of in (
+        (_REPLAY, good_rows(settings, store)),
+        (_DISLIKED, disliked_rows(settings, store)),
+    ):
+        unknown = _unknown(store, builder, all_of, number)
+        for page in chunks(list(unknown)):
+            authors = {row_id: unknown[row_id] for row_id in page}
+            made = maker.as_answered(authors, _KINDS[number])
+            seen += _keep(store, builder, made, dict.fromkeys(page, number))
     return seen
 
 
 def candidates(settings: Settings, store: Store, alias: str) -> Iterator[Candidate]:
-    """Rows of an alias with a correction that holds, and rows with a good answer.
+    """Rows of an alias with a correction that holds, with a good answer, or voted down.
 
     In no order. Opens nothing: what `refresh` has not looked at is not among them.
     """
     table, said = _candidates, _corrections
-    good = good_rows(settings, store)
+    good, disliked = good_rows(settings, store), disliked_rows(settings, store)
     own = sa.and_(table.c.alias == alias, table.c.builder == _builder(settings))
     query = (
         sa.select(table, said.c.source, said.c.author)
         .join(said, said.c.seq == table.c.correction)
         .where(own, said.c.decision == "accepted", said.c.seq.in_(holding()))
     )
-    replay = sa.select(table).where(own, table.c.correction == _REPLAY)
+    as_answered = sa.select(table).where(own, table.c.correction.in_(_KINDS))
     with store.reading() as connection:
         with connection.execute(query, execution_options=STREAM) as result:
             for row in result.mappings():
                 yield _candidate(row, row["source"], row["author"])
-        with connection.execute(replay, execution_options=STREAM) as result:
+        with connection.execute(as_answered, execution_options=STREAM) as result:
             for row in result.mappings():
-                if row["row_id"] in good:
-                    yield _candidate(row, "operator", good[row["row_id"]])
+                row_id, voted = row["row_id"], row["correction"] == _DISLIKED
+                if not voted and row_id in good:
+                    yield _candidate(row, "operator", good[row_id])
+                elif voted and row_id in disliked:
+                    yield _candidate(row, "user", disliked[row_id])
 
 
 def good_rows(settings: Settings, store: Store) -> dict[str, str]:
@@ -236,6 +246,31 @@ def good_rows(settings: Settings, store: Store) -> dict[str, str]:
                 if operators or len(roles) >= settings.curate.acceptance.people:
                     found[row_id] = (operators or sorted(roles))[0]
     return found
+
+
+def disliked_rows(settings: Settings, store: Store) -> dict[str, str]:
+    """Rows whose answer users voted down and nobody defends, with who did; none without KTO.
+
+    The last vote of each user counts. A row that somebody voted up, that a reviewer called good or
+    that has a correction is not among them: what is wrong with it is known, or in doubt.
+    """
+    if settings.train.preference != "kto":
+        return {}
+    table = tables.feedback
+    said = sa.or_(table.c.rating.is_not(None), table.c.score.is_not(None))
+    corrected = sa.select(_corrections.c.row_id).where(_corrections.c.seq.in_(holding()))
+    praised = sa.select(_reviews.c.row_id).where(_reviews.c.action == "good")
+    query = (
+        sa.select(table.c.row_id, table.c.subject, table.c.rating, table.c.score)
+        .where(said, table.c.row_id.not_in(corrected), table.c.row_id.not_in(praised))
+        .order_by(table.c.seq)
+    )
+    votes: dict[str, dict[str, bool]] = {}
+    with store.reading() as connection:
+        for row in connection.execute(query):
+            down = row.rating == "down" or (row.rating is None and row.score < 0.5)
+            votes.setdefault(row.row_id, {})[row.subject or ANONYMOUS] = down
+    return {row_id: min(found) for row_id, found in votes.items() if all(found.values())}
 
 
 def _builder(settings: Settings) -> str:
@@ -267,17 +302,17 @@ def _new_corrections(store: Store, builder: str) -> dict[str, int]:
         return {row_id: seq for row_id, seq in connection.execute(query)}
 
 
-def _new_good(settings: Settings, store: Store, builder: str) -> dict[str, str]:
-    """Good rows that are not known, with who called them good."""
-    good, table = good_rows(settings, store), _candidates
+def _unknown(store: Store, builder: str, rows: dict[str, str], number: int) -> dict[str, str]:
+    """Of some rows those that are not known as what they are now."""
+    left, table = dict(rows), _candidates
     query = sa.select(table.c.row_id).where(
-        table.c.correction == _REPLAY, table.c.builder == builder
+        table.c.correction == number, table.c.builder == builder
     )
     with store.reading() as connection:
-        for page in chunks(list(good)):
+        for page in chunks(list(left)):
             for row_id in connection.scalars(query.where(table.c.row_id.in_(page))):
-                del good[row_id]
-    return good
+                del left[row_id]
+    return left
 
 
 def _keep(store: Store, builder: str, made: Iterable[Made], numbers: dict[str, int]) -> int:

@@ -51,7 +51,9 @@ def export(
         if split not in (None, pair.split):
             continue
         if next(view(pair), None) is None:
-            left_out.setdefault(reasons.NOT_REJECTED, []).append(pair.row_id)
+            voted = pair.kind == "disliked"
+            why = reasons.DISLIKED if voted else reasons.NOT_REJECTED
+            left_out.setdefault(why, []).append(pair.row_id)
         else:
             pairs.append(pair)
     if not pairs:

@@ -52,7 +52,7 @@ class Lines:
         found: dict[str, Any] = {}
         with open(self._file, "rb") as handle:
             for one, _ in page:
-                place = self._places.get((one.digest, one.correction))
+                place = self._places.get((one.digest, max(0, one.correction)))
                 if place is None:
                     continue
                 handle.seek(place)
@@ -93,13 +93,15 @@ def pairs(
     lines = lines or Lines(None, sealed=False)
     for page, known in lines.pages(made.selection.chosen):
         new = [one.candidate for one in page if one.candidate.row_id not in known]
-        opened = {m.row.row_id: m for m in maker.corrected([c.row_id for c in new if c.correction])}
-        good = {c.row_id: c.author for c in new if not c.correction}
-        opened |= {m.row.row_id: m for m in maker.good(good)}
+        corrected = [c.row_id for c in new if c.kind == "correction"]
+        opened = {m.row.row_id: m for m in maker.corrected(corrected)}
+        for kind in ("replay", "disliked"):
+            authors = {c.row_id: c.author for c in new if c.kind == kind}
+            opened |= {m.row.row_id: m for m in maker.as_answered(authors, kind)}
         for candidate, split in page:
             row_id = candidate.row_id
             shown = {
-                "correction": candidate.correction,
+                "correction": max(0, candidate.correction),
                 "split": split,
                 "tags": made.tags.get(row_id, []),
                 "cluster": made.clusters.get(row_id),

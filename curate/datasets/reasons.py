@@ -18,3 +18,4 @@ SUBJECT_EVER = "its user has as many pairs as one may have"
 CLUSTER = "its cluster has as many new pairs of users and teachers as one may get"
 FORGOTTEN = "somebody was forgotten"
 NOT_REJECTED = "no answer was rejected"  # in exports of preferences only
+DISLIKED = "voted down: what should have been said is not known"  # in exports only

@@ -9,7 +9,9 @@ In this order:
    answers both are kept, but an operator's correction pushes out those of others, and of others'
    corrections of questions that are almost equal the newest holds.
 4. Caps: one user, and one cluster, bring in only so many pairs at a time (`History`).
-5. Answers that were good already are added, as many as the settings' share.
+5. Answers that were good already are added, as many as the settings' share. Where KTO is trained
+   with, answers that were voted down, too: one a question, as many of one user as may come from
+   one, in all no more than there are corrections.
 6. Conversations are held out whole, by a keyed hash, so that one stays where it is as data grow.
    One whose question is nearly that of a pair that is trained on is not held out.
 
@@ -110,27 +112,31 @@ def select(
     left, threshold = _Left(), settings.dataset.near_duplicate
     _without_gold(everything, gold, threshold, left)
     usable = left.rest(everything)
-    corrected = [one for one in usable if one.correction]
+    corrected = [one for one in usable if one.kind == "correction"]
     _one_answer(corrected, left)
     corrected = left.rest(corrected)
-    good = _best_of_equal([one for one in usable if not one.correction], corrected)
-    near = _Near([*sorted(corrected, key=lambda one: one.source != "operator"), *good], threshold)
+    good = _best_of_equal([one for one in usable if one.kind == "replay"], corrected)
+    voted = _best_of_equal([one for one in usable if one.kind == "disliked"], corrected)
+    by_rank = sorted(corrected, key=lambda one: one.source != "operator")
+    near = _Near([*by_rank, *good, *voted], threshold)
     _operators_hold(corrected, near, left)
     corrected = left.rest(corrected)
     _without_near(corrected, near, left)
     corrected = left.rest(corrected)
     capped = _capped(corrected, settings, history, clusters, left)
     corrected = left.rest(corrected)
-    spare = sum(not one.correction for one in usable)
+    spare = sum(one.kind == "replay" for one in usable)
     _without_near(good, near, left, beside=corrected)
     good = left.rest(good)
     replayed = _replay(good, len(corrected), settings.dataset.replay_share, mac)
-    pairs = sorted([*corrected, *replayed], key=lambda one: (one.ts, one.row_id))
+    _without_near(voted, near, left, beside=[*corrected, *good])
+    voted = _votes(left.rest(voted), len(corrected), settings.acceptance.pairs_per_subject)
+    pairs = sorted([*corrected, *replayed, *voted], key=lambda one: (one.ts, one.row_id))
     held = _held_out(pairs, near, settings.dataset.heldout_share, mac)
     left_out: dict[str, list[str]] = {}
     for one in everything:
         # A good answer that is not needed is no correction that somebody waits for.
-        if one.correction and (reason := left.reasons.get(one.row_id)) is not None:
+        if one.kind == "correction" and (reason := left.reasons.get(one.row_id)) is not None:
             left_out.setdefault(reason, []).append(one.row_id)
     chosen = [Chosen(one, "heldout" if one.row_id in held else "train") for one in pairs]
     return Selection(chosen, left_out, dict(capped), spare - len(replayed))
@@ -282,6 +288,17 @@ def _replay(
     """Good answers that make up the share of the whole; the same ones as far as they still fit."""
     room = int(pairs * share / (1 - share))
     return sorted(good, key=lambda one: mac("replay", one.row_id.encode()))[:room]
+
+
+def _votes(voted: list[Candidate], pairs: int, of_one: int) -> list[Candidate]:
+    """Answers that were voted down, the oldest first, so many of one user and in all."""
+    counts = Counter[str]()
+    found: list[Candidate] = []
+    for one in voted:
+        if len(found) < pairs and counts[one.author] < of_one:
+            counts[one.author] += 1
+            found.append(one)
+    return found
 
 
 def _held_out(

@@ -7,7 +7,7 @@
 All are conversational: a prompt, an answer is a list of messages. `tools` is there where the
 request had some. What was chosen is the correction, what was rejected the answer that it
 corrects. A good answer that is replayed was never rejected, so it makes no line for DPO and only
-the true one for KTO.
+the true one for KTO. One that was voted down makes the false one for KTO and nothing else.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from ledger.dataset import Pair
 
 
 def sft(pair: Pair) -> Iterator[dict[str, Any]]:
-    """One line: the conversation with what should have been said."""
-    yield {"messages": pair.messages} | _tools(pair)
+    """One line: the conversation with what should have been said; none where that is not known."""
+    if pair.kind != "disliked":
+        yield {"messages": pair.messages} | _tools(pair)
 
 
 def dpo(pair: Pair) -> Iterator[dict[str, Any]]:
@@ -32,7 +33,8 @@ def dpo(pair: Pair) -> Iterator[dict[str, Any]]:
 
 def kto(pair: Pair) -> Iterator[dict[str, Any]]:
     """A line for what is wanted, and one for what was rejected, where something was."""
-    yield {"prompt": pair.prompt, "completion": pair.messages[-1:], "label": True} | _tools(pair)
+    wanted = pair.kind != "disliked"
+    yield {"prompt": pair.prompt, "completion": pair.messages[-1:], "label": wanted} | _tools(pair)
     if (rejected := _rejected(pair)) is not None:
         yield {"prompt": pair.prompt, "completion": rejected, "label": False} | _tools(pair)
 
