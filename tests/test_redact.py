@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.retrain import NAME
+from flywheel.retrain.folder import NAME
 from ledger.redact import iban_valid, luhn_valid, redact_text
 from ledger.redact.fold import fold
 from ledger.redact.scan import scan
