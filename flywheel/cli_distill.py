@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from flywheel.console import Context, alias_argument, json_option, show
@@ -9,7 +11,7 @@ from flywheel.console import Context, alias_argument, json_option, show
 
 @click.command()
 @alias_argument
-@click.option("--limit", type=click.IntRange(1), help="Most rows.")
+@click.option("--count", "--limit", "limit", type=click.IntRange(1), help="Most rows.")
 @click.option(
     "--budget",
     type=click.FloatRange(0, min_open=True),
@@ -25,6 +27,12 @@ from flywheel.console import Context, alias_argument, json_option, show
 @click.option("--tag", help="Only rows with this tag.")
 @click.option("--cluster", type=int, metavar="C", help="Only rows of this cluster.")
 @click.option("--dry-run", is_flag=True, help="Say what it would ask and cost, and ask nothing.")
+@click.option(
+    "--retrain",
+    is_flag=True,
+    help="Train on what was accepted, put it before the gate, compare it with the teacher.",
+)
+@click.option("--url", envvar="FLYWHEEL_URL", help="The live server of --retrain, ending in /v1.")
 @json_option
 @click.pass_obj
 def distill(
@@ -36,6 +44,8 @@ def distill(
     tag: str | None,
     cluster: int | None,
     dry_run: bool,
+    retrain: bool,
+    url: str | None,
     as_json: bool,
 ) -> None:
     """Ask a stronger model for corrections; goes on where it was cut off.
@@ -45,6 +55,11 @@ def distill(
     """
     from curate.distill import distill as run
 
+    if retrain and not dry_run:
+        if limit is None:
+            raise click.UsageError("--retrain needs --count: how many questions are asked")
+        _whole(shared, shared.alias(alias), limit, budget, accept, tag, cluster, url, as_json)
+        return
     done = run(
         shared.settings,
         shared.store,
@@ -58,3 +73,41 @@ def distill(
         say=lambda line: click.echo(line, err=True),
     )
     show(done.as_json(), as_json=as_json, text=done.text)
+
+
+def _whole(
+    shared: Context,
+    alias: str,
+    count: int,
+    budget: float | None,
+    accept: str,
+    tag: str | None,
+    cluster: int | None,
+    url: str | None,
+    as_json: bool,
+) -> None:
+    """Distil, retrain, judge, compare."""
+    from flywheel.distilling import markdown
+    from flywheel.distilling import run as whole
+    from ledger.errors import GateRefused
+
+    done = whole(
+        shared.settings,
+        shared.config,
+        shared.store,
+        alias,
+        count=count,
+        accept=accept,  # type: ignore[arg-type]
+        budget=budget,
+        tag=tag,
+        cluster=cluster,
+        url=url,
+        say=lambda line: click.echo(line, err=True),
+    )
+    show(
+        {**done.report.model_dump(mode="json"), "file": str(done.file)},
+        as_json=as_json,
+        text=lambda: f"{markdown(done.report)}\n\n{done.file}",
+    )
+    if done.report.verdict != "pass":
+        sys.exit(GateRefused.exit_code)

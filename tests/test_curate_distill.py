@@ -383,7 +383,7 @@ def test_without_prices_tokens_are_counted_and_a_budget_is_refused(bench: MakeBe
         done = b.run()
         assert done.teacher == Spent(1, 3, 4, None)
         assert "3 + 4 tokens, no prices are set" in done.text()
-        assert b.store.spending()["teacher", "big"] == (1, 3, 4, None)
+        assert b.store.spending()["teacher", "big"] == Spent(1, 3, 4, None)
 
 
 @pytest.mark.sqlite

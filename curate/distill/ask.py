@@ -15,9 +15,7 @@ from curate.distill.prices import Usage, worst_case
 from ledger.errors import ServerError
 from ledger.loopback import is_loopback
 from ledger.settings.curation import Teacher
-
-# A reasoning model whose server does not part the two.
-_THOUGHT = "</think>"
+from ledger.teaching import without_thought
 
 
 class Said(NamedTuple):
@@ -134,7 +132,7 @@ class Model:
         used = worst_case(self.given, [messages, tools], len(messages))
         if usage is not None and isinstance(usage.prompt_tokens, int):
             used = Usage(usage.prompt_tokens, usage.completion_tokens or 0)
-        text = text.rpartition(_THOUGHT)[2].strip() if isinstance(text, str) else ""
+        text = without_thought(text) if isinstance(text, str) else ""
         problem = ""
         if called:
             problem = "it calls tools"

@@ -40,6 +40,7 @@ from ledger.records import Correction, Decision, Interaction, Tag
 from ledger.settings import Settings
 from ledger.settings.curation import Teacher
 from ledger.store import Spent, Store, now
+from ledger.teaching import with_instructions
 
 Accept = Literal["operator", "check", "judge"]
 #: So many questions in a row without an answer: the endpoint is away.
@@ -186,17 +187,8 @@ class _Run:
         return bool(self._stopped) or self._budget.fits(amount) or not self._under_way
 
     def _question(self, row: Interaction) -> list[dict[str, Any]]:
-        """A row's conversation as stored, the teacher's instructions first.
-
-        They join the conversation's own where it has some: templates take one system message.
-        """
-        messages, first = list(row.messages or []), self._teacher.instructions
-        if not first:
-            return messages
-        head = messages[0] if messages else {}
-        if head.get("role") == "system" and isinstance(head.get("content"), str):
-            return [head | {"content": f"{first}\n\n{head['content']}"}, *messages[1:]]
-        return [{"role": "system", "content": first}, *messages]
+        """A row's conversation as stored, the teacher's instructions first."""
+        return with_instructions(row.messages or [], self._teacher.instructions)
 
     # -- one row -------------------------------------------------------------------------
 

@@ -154,8 +154,15 @@ class _Turn:
             if state.candidate == version and state.stage == "candidate":
                 why = f"run {run.name}: {verdict}"
                 self._deployments.withdraw(self._alias, who="gate", why=why)
+        self._record_spending(run, self._name(version))
         folder.finish(run, self._name(version), verdict, seconds)
         return Outcome(run, self._name(version), baseline, verdict, seconds)
+
+    def _record_spending(self, run: Path, name: str) -> None:
+        from flywheel.spent import record_gate, record_training  # reads results: 0.5 s to import
+
+        record_training(self._settings, self._store, self._alias, name, run)
+        record_gate(self._settings, self._store, self._alias, name, run)
 
     def _check_state(self, state: Deployment) -> None:
         if state.stage == "canary":
