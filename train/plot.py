@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ledger.files import write_atomic
 from train.result import Stage, TrainResult
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TRAIN, _SMOOTH, _HELD, _BEST = "#9db7d5", "#1f4e8c", "#c4581a", "#2e7d32"
-_SMOOTHING = 10  # points of the smoothed line: a tenth of the steps, at least so many steps
 
 
 def loss_png(done: TrainResult, path: Path) -> None:
@@ -40,10 +39,11 @@ def loss_png(done: TrainResult, path: Path) -> None:
 
 def _first(axes: Axes, done: TrainResult) -> None:
     _curve(axes, done.loss)
-    title = f"{done.run_id}: {done.pairs} pairs, {done.steps} steps"
+    title = f"{done.run_id}\n{done.pairs} pairs, {done.steps} steps"
     if done.stopped_early:
         title += f" of {done.planned_steps}, stopped early"
-    axes.set(title=title, ylabel="loss, nats a token")
+    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
+    axes.set_ylabel("loss, nats a token")
     if done.looks:
         steps, losses = zip(*done.looks, strict=True)
         if done.heldout is not None:
@@ -58,22 +58,29 @@ def _first(axes: Axes, done: TrainResult) -> None:
 
 def _second(axes: Axes, stage: Stage) -> None:
     _curve(axes, stage.loss)
-    title = f"second stage: {stage.method}, {stage.examples} examples"
-    axes.set(title=title, ylabel="loss")
+    title = f"second stage: {stage.method}\n{stage.examples} examples, {stage.steps} steps"
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_ylabel("loss")
     axes.legend(frameon=False)
 
 
 def _curve(axes: Axes, losses: list[float]) -> None:
     steps = range(1, len(losses) + 1)
-    width = max(1, min(len(losses), max(_SMOOTHING, len(losses) // 10)))
     axes.plot(steps, losses, color=_TRAIN, linewidth=1, label="each step")
-    smooth = [_mean(losses[max(0, i - width + 1) : i + 1]) for i in range(len(losses))]
-    axes.plot(steps, smooth, color=_SMOOTH, linewidth=2, label=f"mean of {width} steps")
+    # Centred, so that it lies on the curve and not behind it; fewer steps at both ends.
+    half = max(1, len(losses) // 40)
+    smooth = [
+        _mean(losses[max(0, i - reach) : i + reach + 1])
+        for i in range(len(losses))
+        for reach in [min(half, i, len(losses) - 1 - i)]
+    ]
+    label = f"mean of {2 * half + 1} steps"
+    axes.plot(steps, smooth, color=_SMOOTH, linewidth=2, label=label)
     axes.set_xlabel("step")
     axes.grid(alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
-def _mean(values: list[float]) -> Any:
+def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
