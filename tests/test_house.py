@@ -38,7 +38,7 @@ HOMES = {
     "transformers": ("serve/", "train/", "flywheel/", "benchmarks/"),
     "fastapi": ("serve/", "curate/review/"),
     "starlette": ("serve/", "curate/review/"),
-    "sklearn": ("curate/clusters/",),
+    "sklearn": ("curate/clusters/", "eval/drift/"),
     "datasketch": ("curate/datasets/near.py",),
 }
 

@@ -70,9 +70,7 @@ def report(store: Store, alias: str, settings: Clusters, at: float) -> list[Fres
                 "rows": rows,
                 "tagged": tagged,
             }
-            values: dict[str, Any] = {"alias": alias, "ts": at, "kind": NEW_CLUSTER}
-            values |= {"since": since, "until": at, "report": json.dumps(said, ensure_ascii=False)}
-            connection.execute(sa.insert(_alerts).values(values))
+            store.add_alert(alias, NEW_CLUSTER, said, connection, at=at, since=since, until=at)
     return found
 
 

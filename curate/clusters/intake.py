@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from curate.clusters.model import Model, newest_space
 from curate.clusters.names import Asked
-from curate.clusters.questions import question
+from ledger.questions import question
 from curate.clusters.sample import Drawn, Sampler
 from ledger.database import tables
 from ledger.store import Store
