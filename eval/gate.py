@@ -281,6 +281,7 @@ def server_url(settings: Settings) -> str:
 @click.option("--also", multiple=True, help="a model to score for information; may be repeated")
 @click.option("--no-cache", is_flag=True, help="ask again what earlier gates asked")
 @click.option("--template-hash", help="of the server's chat template, kept with the results")
+@click.option("--teacher", is_flag=True, help="ask the teacher too, for information")
 def _command(
     config: str,
     alias: str,
@@ -291,6 +292,7 @@ def _command(
     also: tuple[str, ...],
     template_hash: str | None,
     no_cache: bool,
+    teacher: bool,
 ) -> None:
     settings = configuration.load(config)
     console = Console(stderr=True)
@@ -311,8 +313,21 @@ def _command(
             )
         )
     show(report, run_dir, settings)
+    if teacher:
+        _show_teacher(settings, alias, run_dir, console)
     if not report.passed:
         raise refusal(report, run_dir)
+
+
+def _show_teacher(settings: Settings, alias: str, run_dir: Path, console: Console) -> None:
+    """Ask the teacher what was asked here. The verdict is there; a teacher that is away is told."""
+    from eval.teacher import run_teacher, text
+
+    try:
+        with Bar(console, "teacher") as progress:
+            click.echo(text(run_teacher(settings, alias, run_dir, progress.update)))
+    except FlywheelError as error:
+        click.echo(f"teacher: {error}", err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
