@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def test_the_box_costs_its_seconds_and_a_token_its_price(settings: Settings) -> 
     )
     # 10 answers in 5 s of a box at 7.20 an hour: 0.002 a second, half a second an answer.
     assert pricing.per_thousand(priced, "support@v1", use).amount == pytest.approx(1.0)
-    # An alias's price holds for its versions: (1000 × 1 + 200 × 5) / 1e6 for ten answers.
+    # An alias's price holds for its versions: (1000 * 1 + 200 * 5) / 1e6 for ten answers.
     found = pricing.per_thousand(priced, "sales@v3", use)
     assert found.amount == pytest.approx(0.2)
     assert found.how == "prices.models.sales"
@@ -174,7 +173,7 @@ def test_the_comparison_names_what_it_does_not_know(settings: Settings) -> None:
 
 
 @pytest.fixture(scope="module")
-def taught(ours: Ours, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, Path]]:
+def taught(ours: Ours, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path]:
     """A teacher that answers with queue names, served; a configuration that names it."""
     from train.publish import publish
     from train.sft import train
@@ -223,7 +222,7 @@ def taught(ours: Ours, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     }
     raw["prices"] = {"currency": "EUR", "gpu_hour": 2.0}
     made = parse(raw, name="distill")
-    yield made, write_config(made, home / "config.yaml")
+    return made, write_config(made, home / "config.yaml")
 
 
 def _quiet() -> Any:
