@@ -137,21 +137,47 @@ class Seen(NamedTuple):
 
 def seen(canary: Moments, control: Moments) -> Seen:
     """Scale both sides to independent answers."""
+    rate, correlation = _together(canary, control)
+    sides = []
+    for side in (canary, control):
+        # As many answers as have this variance where hits are rare and independent.
+        sides.append(side.answers**2 * rate / _variance(side, rate, correlation))
+    part = sides[0] / np.maximum(sides[0] + sides[1], 1e-12)
+    return Seen(canary.rate * sides[0], control.rate * sides[1], part, correlation)
+
+
+def beyond(canary: Moments, control: Moments, points: float) -> Seen:
+    """The canary's hits beside its misses, against the control's rate and `points` more.
+
+    `harm` of it is evidence that the canary's rate is above that. For hits that the control
+    hardly has: a ratio to almost nothing says little. The control's rate is taken at the upper
+    end of its 99.5 % interval, for it is known, but not exactly.
+    """
+    rate, correlation = _together(canary, control)
+    error = np.sqrt(_variance(control, rate, correlation)) / np.maximum(control.answers, 1e-12)
+    bound = np.clip(control.rate + 2.58 * error + points, 1e-6, 0.999)
+    own = np.clip(canary.rate, 0.001, 0.999)
+    answers = canary.answers**2 * own * (1 - own) / _variance(canary, own, correlation)
+    return Seen(canary.rate * answers, (1 - canary.rate) * answers, bound, correlation)
+
+
+def _together(canary: Moments, control: Moments) -> tuple[Any, Any]:
+    """Rate of both sides, and the intraclass correlation of their users."""
     # Half a hit more, so that a rate is never 0.
     rate = (canary.hits + control.hits + 0.5) / (canary.answers + control.answers + 1)
     rate = np.minimum(rate, 0.999)
-    spread = rate * (1 - rate)
     pairs = canary.pairs + control.pairs
     both, hits = canary.pair_both + control.pair_both, canary.pair_hits + control.pair_hits
+    spread = rate * (1 - rate)
     alike = (both - 2 * rate * hits + rate**2 * pairs) / np.maximum(spread * pairs, 1e-12)
-    correlation = np.clip(alike, 0.0, 1.0)
-    sides = []
-    for side in (canary, control):
-        variance = spread * (side.varying + correlation * side.pairs) + rate**2 * side.sampling
-        # As many answers as have this variance where hits are rare and independent.
-        sides.append(side.answers**2 * rate / np.maximum(variance, 1e-12))
-    part = sides[0] / np.maximum(sides[0] + sides[1], 1e-12)
-    return Seen(canary.rate * sides[0], control.rate * sides[1], part, correlation)
+    return rate, np.clip(alike, 0.0, 1.0)
+
+
+def _variance(side: Moments, rate: Any, correlation: Any) -> Any:
+    """Of the hits beside what the rate lets expect."""
+    spread = rate * (1 - rate)
+    found = spread * (side.varying + correlation * side.pairs) + rate**2 * side.sampling
+    return np.maximum(found, 1e-12)
 
 
 def harm(found: Seen, ratio: Any = 1.0) -> Any:

@@ -145,6 +145,8 @@ def _rates(one: Signal) -> str:
 
 
 def _harm(one: Signal) -> str:
+    if one.safety is None:
+        return f"{_rates(one)}: clearly more answers beyond the line"
     return f"{_rates(one)}: at least {one.ratio.low:.2f} times as many, whenever one looks"
 
 
@@ -157,4 +159,4 @@ def _open(one: Signal) -> str:
 
 
 def _below(one: Signal) -> str:
-    return f"{one.safe_below:.2f}" if one.safe_below is not None else "–"
+    return f"{one.tolerated:.2f}" if one.tolerated is not None else "–"

@@ -22,7 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.canary.answers import Answers, Side
-from eval.canary.evidence import Bounds, Moments, Seen, bounds, harm, moments, safety, seen
+from eval.canary.evidence import (
+    Bounds,
+    Moments,
+    Seen,
+    beyond,
+    bounds,
+    harm,
+    moments,
+    safety,
+    seen,
+)
 from ledger.settings.rollout import Guards, Rollout, Stage
 
 METRICS = ("negatives", "edits")
@@ -43,10 +53,13 @@ class Signal(NamedTuple):
 
     Attributes:
         canary, control: rates, hits an answer.
-        harm: evidence that the canary's is above `harm_above` times the control's, in units of
-            what is needed: from 1 on it is shown.
-        safety: the same, that it is below `safe_below` times the control's; None of a guard.
+        harm: evidence of harm, in units of what is needed: from 1 on it is shown. Of a metric,
+            that the canary's rate is above the control's; of a guard, that it is more than
+            `rollout.guards.points` above it.
+        safety: the same, that it is below `tolerated` times the control's; None of a guard.
         ratio: the confidence sequence of the ratio of the two.
+        tolerated: ratio from which on harm is too much; None of a guard.
+        correlation: of the answers of one user, 0 to 1.
     """
 
     name: str
@@ -55,9 +68,8 @@ class Signal(NamedTuple):
     harm: float
     safety: float | None
     ratio: Bounds
-    harm_above: float
-    safe_below: float | None
-    correlation: float = 0.0
+    tolerated: float | None
+    correlation: float
 
     @property
     def harmful(self) -> bool:
@@ -124,16 +136,8 @@ def compared(
     stage: Stage,
 ) -> Signal:
     """A metric of both sides."""
-    counts, most = seen(canary, control), tolerated(control, rollout, stage)
-    return _signal(
-        name,
-        (canary, control),
-        counts,
-        alpha(rollout, position, name),
-        above=1.0,
-        below=most,
-        beta=rollout.false_expansions,
-    )
+    most = tolerated(control, rollout, stage)
+    return _signal(name, (canary, control), rollout, position, tolerance=most)
 
 
 def guards(found: Answers, rollout: Rollout, position: int) -> list[Signal]:
@@ -142,58 +146,55 @@ def guards(found: Answers, rollout: Rollout, position: int) -> list[Signal]:
     signals = []
     for name, (canary, control) in _beyond(*sides, rollout.guards).items():
         pair = (_moments(sides[0], canary), _moments(sides[1], control))
-        rate = (pair[1].hits + 0.5) / (pair[1].answers + 1)
-        above = 1 + rollout.guards.points / rate
-        signals.append(
-            _signal(name, pair, seen(*pair), alpha(rollout, position, name), above=above)
-        )
+        shown = beyond(*pair, rollout.guards.points)
+        signals.append(_signal(name, pair, rollout, position, shown=shown))
     return signals
 
 
 def shadowed(lost: int, won: int, rollout: Rollout, position: int) -> Signal:
     """Decided comparisons: those that the candidate lost beside those that it won."""
-    counts = Seen(float(lost), float(won), 0.5, 0.0)
     decided = max(1, lost + won)
     most = (0.5 + rollout.shadow.tolerance) / (0.5 - rollout.shadow.tolerance)
-    sides = (
+    pair = (
         Moments.independent(float(decided), float(lost)),
         Moments.independent(float(decided), float(won)),
     )
-    return _signal(
-        SHADOW,
-        sides,
-        counts,
-        alpha(rollout, position, SHADOW),
-        above=1.0,
-        below=most,
-        beta=rollout.false_expansions,
-        fewest=0,
-    )
+    counts = Seen(float(lost), float(won), 0.5, 0.0)
+    return _signal(SHADOW, pair, rollout, position, counts=counts, tolerance=most, fewest=0)
 
 
 def _signal(
     name: str,
-    sides: tuple[Moments, Moments],
-    counts: Seen,
-    level: float,
+    pair: tuple[Moments, Moments],
+    rollout: Rollout,
+    position: int,
     *,
-    above: float,
-    below: float | None = None,
-    beta: float = 0.05,
+    counts: Seen | None = None,
+    shown: Seen | None = None,
+    tolerance: float | None = None,
     fewest: int = FEWEST,
 ) -> Signal:
-    enough = min(side.answers for side in sides) >= fewest
-    shown = float(harm(counts, above)) / -math.log(level) if enough else 0.0
-    safe = None if below is None else float(safety(counts, below)) / -math.log(beta)
+    """The evidence of a pair of sides.
+
+    Args:
+        counts: what they amount to, where that is known otherwise.
+        shown: what harm is read from instead.
+    """
+    counts = seen(*pair) if counts is None else counts
+    level, beta = alpha(rollout, position, name), rollout.false_expansions
+    enough = min(side.answers for side in pair) >= fewest
+    harmful = float(harm(shown or counts)) / -math.log(level) if enough else 0.0
+    safe = None
+    if tolerance is not None:
+        safe = float(safety(counts, tolerance)) / -math.log(beta) if enough else 0.0
     return Signal(
         name,
-        float(sides[0].rate),
-        float(sides[1].rate),
-        max(0.0, shown),
-        None if safe is None else max(0.0, safe) if enough else 0.0,
+        float(pair[0].rate),
+        float(pair[1].rate),
+        max(0.0, harmful),
+        safe if safe is None else max(0.0, safe),
         bounds(counts, level, beta),
-        above,
-        below,
+        tolerance,
         float(counts.correlation),
     )
 
