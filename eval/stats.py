@@ -40,6 +40,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
 from scipy.stats import beta, binom
 from scipy.stats import t as student
 
@@ -208,16 +209,10 @@ def score_interval(
     estimate = (fixed - broken) / questions
 
     def edge(outer: float, sign: int) -> float:
-        inside, outside = estimate, outer
-        if sign * float(score_reach(fixed, broken, questions, outer)) < z:
-            return outer
-        for _ in range(_STEPS):
-            middle = (inside + outside) / 2
-            if sign * float(score_reach(fixed, broken, questions, middle)) < z:
-                inside = middle
-            else:
-                outside = middle
-        return inside
+        def beyond(delta: float) -> float:
+            return sign * float(score_reach(fixed, broken, questions, delta)) - z
+
+        return outer if beyond(outer) < 0 else float(brentq(beyond, estimate, outer, xtol=1e-12))
 
     # A loss is no larger than the share that broke, a gain no larger than the share fixed.
     most_lost = share_interval(broken, questions, confidence=confidence).high

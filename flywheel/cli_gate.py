@@ -121,10 +121,11 @@ def _judge(
 
 def _replay(shared: Context, run: str, as_json: bool) -> None:
     from eval.replay import replay
-    from eval.reports import print_report
+    from eval.reports import print_report, write_reports
 
     folder = Path(run) if Path(run).is_dir() else shared.settings.runs / run
     done = replay(folder, shared.store)
+    write_reports(done.report, done.results, folder)
     if as_json:
         show(done.as_json(), as_json=True, text=str)
     else:
@@ -138,7 +139,7 @@ def _end(report: GateReport, folder: Path) -> None:
     if not report.passed:
         raise GateRefused(
             f"{report.candidate}: {report.verdict}",
-            remedy=f"All answers: {folder}/eval_results.json",
+            remedy=f"Every answer that changed: {folder}/gate.html",
         )
 
 
@@ -212,9 +213,10 @@ def _packs(shared: Context, alias: str) -> dict[str, Any]:
         for name, event in binding.items()
         if name not in names
     ]
-    events = [event._asdict() for event in store.pack_events(alias)]
-    for event in events:
-        del event["content"]
+    events = [
+        {key: value for key, value in event._asdict().items() if key != "content"}
+        for event in store.pack_events(alias)
+    ]
     return {"alias": alias, "packs": gating, "events": events}
 
 
