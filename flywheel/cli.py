@@ -15,15 +15,17 @@ from flywheel import __version__
 from flywheel.cli_clusters import clusters
 from flywheel.cli_dataset import dataset, export
 from flywheel.cli_distill import distill
+from flywheel.cli_gate import gate
 from flywheel.cli_gold import gold
 from flywheel.cli_import import import_
+from flywheel.cli_loop import loop, tick, triggers
 from flywheel.cli_privacy import forget, keys
 from flywheel.cli_review import review
+from flywheel.cli_rollout import promote, rollback, rollout
 from flywheel.cli_tag import acceptance, tag
 from flywheel.cli_versions import prune, pull, push, sign, verify, versions
 from flywheel.console import Context, alias_argument, json_option, show
 from flywheel.hardware import has_cuda
-from ledger.deployments import Change, name_or_none, version_name
 from ledger.errors import FlywheelError, GateRefused
 
 
@@ -131,66 +133,6 @@ def status(shared: Context, alias: str | None, url: str | None, as_json: bool) -
 
 
 @cli.command()
-@alias_argument
-@click.option("--version", metavar="N", help="A version instead of the candidate; base is one.")
-@click.option("--share", type=click.FloatRange(0, 100, min_open=True), help="Percent of traffic.")
-@click.option("--because", default="", help="Why; recorded.")
-@click.option("--force", is_flag=True, help="Although its gate did not pass; needs --because.")
-@json_option
-@click.pass_obj
-def promote(
-    shared: Context,
-    alias: str | None,
-    version: str | None,
-    share: float | None,
-    because: str,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Give a version traffic: all of it, or --share percent."""
-    from flywheel.rollout import promote as change
-
-    done = change(
-        shared.settings,
-        shared.store,
-        shared.alias(alias),
-        version=version,
-        share=share,
-        because=because,
-        force=force,
-    )
-    _show_change(shared, done, as_json)
-
-
-@cli.command()
-@alias_argument
-@click.option("--because", default="", help="Why; recorded.")
-@json_option
-@click.pass_obj
-def rollback(shared: Context, alias: str | None, because: str, as_json: bool) -> None:
-    """Drop a running canary, else go back to the previous version. Needs only the ledger."""
-    from flywheel.rollout import rollback as change
-
-    _show_change(shared, change(shared.store, shared.alias(alias), because=because), as_json)
-
-
-def _show_change(shared: Context, done: Change, as_json: bool) -> None:
-    state, base = done.after, shared.settings.model.name
-    live = version_name(state.alias, state.live, base)
-    candidate = name_or_none(state.alias, state.candidate, base)
-    result = {
-        "event": done.event.seq,
-        "alias": state.alias,
-        "live": live,
-        "candidate": candidate,
-        "share": state.share,
-    }
-    trying = f", {candidate} gets {state.share:g} %" if candidate else ""
-    text = f"{state.alias}: {live} is live{trying} (event {done.event.seq}; servers follow at once)"
-    show(result, as_json=as_json, text=lambda: text)
-
-
-@cli.command()
 @click.argument("row")
 @click.argument("text")
 @click.option("--because", default="", help="Why; recorded.")
@@ -275,8 +217,25 @@ def _choose_config(context: click.Context, _parameter: click.Parameter, file: st
 
 
 for _command in (
-    *(acceptance, clusters, dataset, distill, export, forget, gold, import_, keys, review, tag),
+    *(
+        acceptance,
+        clusters,
+        dataset,
+        distill,
+        export,
+        forget,
+        gate,
+        gold,
+        import_,
+        keys,
+        promote,
+        review,
+        rollback,
+        rollout,
+        tag,
+    ),
     *(versions, verify, sign, push, pull, prune),
+    *(tick, loop, triggers),
 ):
     cli.add_command(_command)
 
