@@ -68,7 +68,8 @@ async def run_gate(
         candidate, baseline: pinned names as served, or the base model's name for the baseline.
         on_progress: called with (answers there, answers wanted, those from earlier gates), first
             for the server's answers, then for a judge's.
-        also: models to score for information, in the same pass.
+        also: models to score for information, in the same pass; the base model is one where
+            `gate.base` says so.
         template_hash: of the chat template that the server uses, kept with the results; None:
             that of the model's folder.
         retries: attempts after a failed request.
@@ -91,6 +92,7 @@ async def run_gate(
             rule="The gate compares a new adapter with what is live.",
         )
     configured = load_packs(gate)
+    also = [*also, base] if gate.base else also
     models = list(dict.fromkeys([candidate, baseline, *also]))
     store = Store.open(settings)  # a ledger that cannot be written is found before minutes of work
     try:
@@ -193,7 +195,8 @@ def show(report: GateReport, folder: Path, settings: Settings) -> None:
 def refusal(report: GateReport, folder: Path) -> GateRefused:
     """The error that says that a version was refused."""
     return GateRefused(
-        f"{report.candidate}: {report.verdict}", remedy=f"All answers: {folder / RESULTS}"
+        f"{report.candidate}: {report.verdict}",
+        remedy=f"Every answer that changed: {folder / 'gate.html'}",
     )
 
 

@@ -62,6 +62,7 @@ def settings(tmp_path, monkeypatch):
                         "margin": 0.1,  # nothing broken in 40 rules out a loss of 9 points
                         "resamples": 1000,
                         "concurrency": 16,
+                        "base": False,
                     }
                 }
             },

@@ -28,6 +28,9 @@ class Gate(Section):
         description="questions asked at once; unset: three quarters of what the server answers at "
         "once (serve.vllm.max_num_seqs), so that users do not queue behind them",
     )
+    base: bool = Field(
+        True, description="ask the base model, too, for information; its answers are kept"
+    )
     cache_days: float = Field(
         90, ge=0, description="how long answers count in later gates, days; 0: not at all"
     )
