@@ -316,11 +316,13 @@ def test_replay_reaches_training_and_is_reported(model: Path, tmp_path: Path) ->
 def test_the_divergence_is_exact_over_the_vocabulary(model: Path, tmp_path: Path) -> None:
     import torch
 
+    from train.fast.memory import Fit
     from train.sft import _trainer
 
     run = new_run(tmp_path / "run", make_pairs(8))
     todo = prepared(tiny_settings(model, tmp_path / "var"), run, model)
-    trainer = _trainer(todo, tmp_path / "out", "cpu", list(range(8)), 1)
+    fit = Fit(tokens=2048, checkpointing=False, peak=0)
+    trainer = _trainer(todo, tmp_path / "out", "cpu", fit, list(range(8)), 1)
     rows = todo.prepared.rows
     assert divergence.rows_to_measure([], [], rows) == {"trained": rows}
     untrained = divergence.measure(trainer, {"heldout": rows})["heldout"]

@@ -57,11 +57,11 @@ def score(trainer: Any, batch: list[Row]) -> Scored:
 
     model = trainer.model
     longest = max(len(row.ids) for row in batch)
+    # Filled up on the right: nothing looks ahead, so no mask is needed, whatever the attention.
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+    labels = torch.full_like(ids, -100)
     for number, row in enumerate(batch):
         ids[number, : len(row.ids)] = torch.tensor(row.ids)
-        mask[number, : len(row.ids)] = 1
         labels[number, row.prompt : len(row.ids)] = torch.tensor(row.ids[row.prompt :])
     # The position before each token predicts it; other columns need no logits.
     wanted = labels[:, 1:] != -100
@@ -70,7 +70,6 @@ def score(trainer: Any, batch: list[Row]) -> Scored:
     with torch.inference_mode(), trainer.compute_loss_context_manager():
         found = model(
             input_ids=ids.to(device),
-            attention_mask=mask.to(device),
             logits_to_keep=columns.to(device),
             use_cache=False,
         ).logits

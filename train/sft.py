@@ -120,16 +120,17 @@ def _run(
         base.use_physical_cores()
     # Beside a server: what cannot fit is refused, and the rest is kept to what is free now.
     with room.kept(settings.train, chosen) as there:
-        _fits(todo, there)
+        fit = _fits(todo, there)
         if settings.train.preference == "none":
-            first, second = _first(todo, chosen, run_dir / result.ADAPTER, stop, step, say), None
+            first = _first(todo, chosen, fit, run_dir / result.ADAPTER, stop, step, say)
+            second = None
         else:
             from train import preference
 
             examples = preference.examples(todo)  # refuses before the first stage is trained
             kept = run_dir / result.FIRST
             earlier = result.read_stage(kept, todo.identity)
-            first = earlier or _first(todo, chosen, kept, stop, step, say)
+            first = earlier or _first(todo, chosen, fit, kept, stop, step, say)
             second = preference.train(todo, examples, kept, chosen, stop, step, say)
     finished = _result(todo, first, second, chosen)
     report.write(todo, finished)
@@ -156,7 +157,9 @@ def _fits(todo: Job, there: room.Room) -> memory.Fit:
         device=there.device,
     )
     try:
-        return memory.fits(wanted, there.free)
+        return memory.fits(
+            wanted, there.free, checkpointing=todo.settings.train.gradient_checkpointing
+        )
     except ConfigError as error:
         raise ConfigError(
             f"{error.problem}. {there}", rule=error.rule, remedy=error.remedy
@@ -166,6 +169,7 @@ def _fits(todo: Job, there: room.Room) -> memory.Fit:
 def _first(
     todo: Job,
     chosen: str,
+    fit: memory.Fit,
     into: Path,
     stop: Stop,
     step: Callable[[StepReport], None],
@@ -207,7 +211,7 @@ def _first(
     else:
         say(f"resuming from {resume[0].name} of {steps} steps")
     watch = Watch(todo.identity, step_tokens, resume[1] if resume else 0.0, stop, step)
-    trainer = _trainer(todo, checkpoints, chosen, plan, steps)
+    trainer = _trainer(todo, checkpoints, chosen, fit, plan, steps)
     data.unchanged(trainer.train_dataset, rows, plan)
     looks.trainer = trainer
     trainer.add_callback(watch)
@@ -253,16 +257,20 @@ def _first(
     return stage
 
 
-def _trainer(todo: Job, checkpoints: Path, chosen: str, plan: list[int], steps: int) -> Any:
+def _trainer(
+    todo: Job, checkpoints: Path, chosen: str, fit: memory.Fit, plan: list[int], steps: int
+) -> Any:
     """TRL's trainer over the planned order: one pass over a dataset that has all epochs in it."""
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import SFTConfig
 
+    from train.fast.passes import Cut
     from train.trainer import Trainer
 
     settings, rows = todo.settings, todo.prepared.rows
     model = load_model(settings, todo.folder, chosen, max(len(row.ids) for row in rows))
+    step_rows = settings.train.batch_size * settings.train.accumulation
     dataset = Dataset.from_dict(
         {"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]}
     ).select(plan)
@@ -271,12 +279,20 @@ def _trainer(todo: Job, checkpoints: Path, chosen: str, plan: list[int], steps: 
         trainer = Trainer(
             model=model,
             args=SFTConfig(
-                **arguments(settings, checkpoints, chosen, steps=steps, rate=rate),
+                **arguments(settings, checkpoints, chosen, steps=steps, rate=rate)
+                # The trainer cuts a step's rows into passes itself.
+                | {
+                    "per_device_train_batch_size": step_rows,
+                    "gradient_accumulation_steps": 1,
+                    "gradient_checkpointing": fit.checkpointing,
+                },
                 completion_only_loss=True,
             ),
             train_dataset=dataset,
             processing_class=todo.tokenizer,
             peft_config=todo.adapter,
+            cut=Cut(tokens=fit.tokens),
+            step_rows=step_rows,
         )
     except ValueError as error:
         raise ConfigError(f"TRL or PEFT refuses the settings: {error}") from error
