@@ -107,8 +107,11 @@ class Looks(TrainerCallback):
             write_json(self._folder / FILE, self.looks)
             self._tidy()
         self._report(look, better)
-        # To the trackers; transformers' own evaluation would call it that, too.
+        # To the trackers, under the name that transformers' own evaluation has. The handler takes
+        # the step's own log for done then, and it is not.
+        due = control.should_log
         self.trainer.callback_handler.on_log(args, state, control, {"eval_loss": look.loss})
+        control.should_log = due
         best = self.best
         if best is None or step == state.max_steps:
             return
