@@ -84,23 +84,26 @@ def wanted(
     """The questions of all sets as they are put to the models.
 
     Args:
-        compared: candidate and baseline; a set that needs a judge is put to no other model.
+        compared: candidate and baseline; what needs a judge is put to no other model.
     """
-    return [
-        Wanted(
-            id=f"{one.key}/{question.id}",
-            messages=question.messages,
-            max_tokens=question.max_tokens or int(one.sampling["max_tokens"]),
-            tools=question.tools,
-            chat_template_kwargs=question.chat_template_kwargs,
-            row_id=question.id if one.of_users else None,
-            samples=int(one.sampling["samples"]),
-            sampling=Sampling(temperature=one.sampling["temperature"], seed=SEED),
-            models=compared if is_judged(one, question) or one.of_users else models,
-        )
-        for one in sets
-        for question in one.questions
-    ]
+    found = []
+    for one in sets:
+        asked = compared if any(is_judged(one, question) for question in one.questions) else models
+        found += [
+            Wanted(
+                id=f"{one.key}/{question.id}",
+                messages=question.messages,
+                max_tokens=question.max_tokens or int(one.sampling["max_tokens"]),
+                tools=question.tools,
+                chat_template_kwargs=question.chat_template_kwargs,
+                row_id=question.id if one.of_users else None,
+                samples=int(one.sampling["samples"]),
+                sampling=Sampling(temperature=one.sampling["temperature"], seed=SEED),
+                models=asked,
+            )
+            for question in one.questions
+        ]
+    return found
 
 
 def _sampling(rules: PackSet, gate: Gate) -> dict[str, float]:
