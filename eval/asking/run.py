@@ -97,6 +97,8 @@ async def ask(
     slots = [
         _Slot(question, one, cache.key(question)) for one, question in _in_order(wanted, models)
     ]
+    if known:
+        cache.remove_old()  # before the new ones come in under the same keys
     there = cache.find(slot.key for slot in slots) if known else {}
     found: list[Answer | None] = [there.get(slot.key or "") for slot in slots]
     open_ = [n for n, answer in enumerate(found) if answer is None]
@@ -121,8 +123,6 @@ async def ask(
     seconds = time.perf_counter() - started
     for position, answer in zip(open_, new, strict=True):
         found[position] = answer
-    if known:
-        cache.remove_old()
     answers: dict[str, dict[str, list[Answer]]] = {model: {} for model in models}
     for slot, one in zip(slots, found, strict=True):
         assert one is not None
