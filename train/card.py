@@ -36,8 +36,9 @@ def card(
         name: the pinned name, `support@v4`.
         parent: the pinned name that was live when it was trained; None for the base model.
     """
-    header = _header(settings)
-    options, lengths = result.settings, result.lengths
+    header = _header(settings, _methods(result))
+    # Runs of before there was a recipe have all of it in their settings.
+    options, lengths = {**result.settings, **result.chosen}, result.lengths
     description = settings.aliases[alias].description
     left_out = [(reason, len(rows)) for reason, rows in manifest.left_out.items()]
     left_out += [(reason, len(rows)) for reason, rows in result.left_out.items()]
@@ -81,8 +82,8 @@ def card(
         f"A LoRA adapter for `{settings.model.name}`"
         + (f" that {description}." if description else "."),
         "## What changed",
-        f"Trained from the base model on {result.pairs} corrected answers. The loss covers the "
-        "corrected answer and its end-of-turn token; prompts are those that were served.",
+        f"Trained from the base model on {result.pairs} corrected or good answers. The loss covers "
+        "the answer and its end-of-turn token; prompts are those that were served.",
         _table(("", ""), rows),
         "## Training data",
         _table(("source of the correction", "pairs"), sorted(result.sources.items())),
@@ -107,7 +108,7 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def _header(settings: Settings) -> dict[str, Any]:
+def _header(settings: Settings, methods: list[str]) -> dict[str, Any]:
     """The hub's own fields; those that nobody set are left out."""
     path, sharing = settings.model.path, settings.sharing
     on_hub = path.count("/") == 1 and path[0] not in "./~" and not Path(path).is_dir()
@@ -118,7 +119,7 @@ def _header(settings: Settings) -> dict[str, Any]:
         "license": sharing.license,
         "language": list(sharing.languages),
         "datasets": list(sharing.datasets),
-        "tags": ["lora", "sft", "trl", "flywheel"],
+        "tags": ["lora", *methods, "trl", "flywheel"],
     }
     return {name: value for name, value in header.items() if value}
 

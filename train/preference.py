@@ -271,6 +271,8 @@ def _trainer(
     settings, options = todo.settings, todo.settings.train
     model = load_model(settings, todo.folder, chosen, max(row.size for row in rows))
     model = PeftModel.from_pretrained(model, first, is_trainable=True)
+    # It names the base as the server calls it, which PEFT would look for on the hub.
+    model.peft_config["default"].base_model_name_or_path = str(todo.folder)
     make = preference_trainer.MAKE[options.preference]
     planned = [rows[i] for i in plan]
     given = arguments(
