@@ -85,6 +85,7 @@ class Product:
     ) -> None:
         self.store, self.now, self.a_day, self.users = store, START, a_day, users
         self.negatives, self.edits = negatives or {}, edits or {}
+        self.keep_text = False  # sealing takes time, and most tests read nothing
         self.sides: dict[tuple[str, int], set[str]] = {}
         self.arms: dict[str, list[str]] = {}
         self._draw, self._count = random.Random(seed), 0
@@ -112,6 +113,7 @@ class Product:
                 latency_ms=100 + 50 * self._draw.random(),
                 completion_tokens=2 + self._draw.randrange(4),
                 finish_reason="stop",
+                stored_text=self.keep_text,
                 **(fields if chosen.arm == "candidate" else {}),
             )
             rows.append(row)

@@ -66,3 +66,34 @@ def test_the_base_model_can_be_tried() -> None:
 @pytest.mark.parametrize("key", ["", "\0", "\ud800", "é" * 10_000, "support\x004\0user-1"])
 def test_any_key_will_do(key: str) -> None:
     assert 0 <= bucket("support", 4, key) < 100
+
+
+def test_everybody_keeps_their_side_through_the_events_of_a_rollout() -> None:
+    """Begin, pause, resume, ask, expand: who was in stays in, who was out comes in at most."""
+    from ledger.deployments import fold
+    from ledger.records import DeploymentEvent
+
+    state, seq = Deployment("support", history=(0, 3)), 0
+    inside: set[str] = set()
+
+    def happens(kind: str, share: float | None = None) -> set[str]:
+        nonlocal state, seq
+        seq += 1
+        version = 4 if kind in ("begin", "expand") else None
+        event = DeploymentEvent(
+            seq=seq, alias="support", ts=float(seq), kind=kind, version=version, share=share,
+            who="w",
+        )  # fmt: skip
+        state = fold(state, event)
+        return chosen(state)
+
+    for kind, share in (("begin", 5.0), ("pause", None), ("resume", None), ("ask", None)):
+        now = happens(kind, share)
+        assert not inside or now == inside
+        inside = now
+    assert 0.04 < len(inside) / len(KEYS) < 0.06
+    half = happens("expand", 50.0)
+    assert inside < half
+    assert happens("pause") == half
+    assert happens("rollback") == set()
+    assert {route(state, key) for key in KEYS[:100]} == {Route(3, "live")}
