@@ -34,5 +34,8 @@ loop: setup ## watch, decide, retrain, roll out and back, again and again; EVERY
 test: lint ## lint, then all tests, real models included
 	@$(BIN)/python -m pytest
 
+bench-gpu: ## train a 7B shape on this machine's GPU, beside plain SFTTrainer; under 8 minutes
+	@$(BIN)/python -m benchmarks.train_gpu $(if $(JSON),--json $(JSON))
+
 lock:    ## write the lock files anew (needs uv)
 	@sh requirements/lock.sh

@@ -54,6 +54,7 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         step_rows: rows of a step, over all processes.
         kernels: see `train.fast.kernels`.
         packing: `auto` or `never`.
+        lora: see `train.fast.linear.fuse`.
         **given: of SFTTrainer. The model's attention is that of `train.fast.setup`, the dataset has
             `input_ids` and `labels`, in the order of training.
 
@@ -62,12 +63,19 @@ class Trainer(WholeCheckpoints, SFTTrainer):
     """
 
     def __init__(
-        self, *, cut: Cut, step_rows: int, kernels: str = "none", packing: str = "auto", **given: Any
+        self,
+        *,
+        cut: Cut,
+        step_rows: int,
+        kernels: str = "none",
+        packing: str = "auto",
+        lora: str = "auto",
+        **given: Any,
     ) -> None:
         self._step_rows = step_rows
         super().__init__(**given)
-        # Before the accelerator wraps the model: it asks for autocast or not.
-        self.fast = setup.prepare(self.model, kind=kernels, packing=packing)
+        # Training wraps the model later, so it is still PEFT's here.
+        self.fast = setup.prepare(self.model, kind=kernels, packing=packing, lora=lora)
         self._collate = Collate(
             cut._replace(
                 packed=self.fast.packed,
@@ -83,7 +91,7 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         that were seen already.
         """
         return torch.utils.data.DataLoader(
-            self.train_dataset,  # type: ignore[arg-type]
+            self.train_dataset,
             batch_size=self._step_rows,
             shuffle=False,
             collate_fn=self._collate,
@@ -105,7 +113,7 @@ class Trainer(WholeCheckpoints, SFTTrainer):
             last = number == len(passes) - 1
             with nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
-                    loss = model(**one) * share
+                    loss = model(**self._prepare_input(one)) * share
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
