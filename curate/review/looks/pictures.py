@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from curate import estimates
 from curate.estimates import Interval
@@ -141,6 +142,32 @@ def gate_results(verdicts: Sequence[Evaluation], *, title: str = "Verdicts of th
         note=f"Score on the gold questions, candidate minus what was live. Line: {level} "
         "interval. A version passes when its interval does not reach into the shaded loss.",
         empty="No version was judged yet: the gate's results appear here.",
+    )
+
+
+def gate_sets(verdict: Evaluation, sets: Sequence[dict[str, Any]]) -> Figure:
+    """Each set of one gate; the whole of it where it has none."""
+    if not sets:
+        return gate_results([verdict], title="Against what was live")
+    level = float(verdict.report.get("confidence") or 0.95)
+    drawn = [
+        Gate(
+            f"{one['pack']}/{one['name']}",
+            str(one["verdict"]),
+            float(one["difference"]),
+            float(one["interval"][0]),
+            float(one["interval"][1]),
+            float(one["margin"]),
+            int(one["questions"]),
+            level,
+        )
+        for one in sets
+    ]
+    return gates(
+        "Against what was live, set by set",
+        drawn,
+        note=f"Score, candidate minus what was live. Line: {100 * level:g} % interval. A required "
+        "set passes when its interval does not reach into the shaded loss.",
     )
 
 

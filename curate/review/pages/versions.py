@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from curate.review.keys import Person
-from curate.review.looks import frozen, lineage, live, pictures
+from curate.review.looks import frozen, judged, lineage, live, pictures
 from curate.review.pages.rows import question_of
 from curate.review.web import alias_of, person, render, settings_of, store_of
 from ledger.registry import Registry
 
 router = APIRouter()
 _PICTURED = 8
+_ANSWERS = 50  # on one page
 
 
 @router.get("/{alias}/versions")
@@ -38,8 +39,19 @@ def show(request: Request, who: Annotated[Person, Depends(person)]) -> Response:
 
 
 @router.get("/{alias}/versions/{number}")
-def one(request: Request, who: Annotated[Person, Depends(person)], number: int) -> Response:
-    """One version, with the way from it to its dataset, its pairs and their rows."""
+def one(
+    request: Request,
+    who: Annotated[Person, Depends(person)],
+    number: int,
+    kind: str | None = None,
+    start: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+) -> Response:
+    """One version: how it was judged, and the way to its dataset, its pairs and their rows.
+
+    Args:
+        kind, start: which of the changed answers are shown; see `judged.changed`.
+    """
+    kind = kind if kind in judged.KINDS else None
     alias, settings, store = alias_of(request), settings_of(request), store_of(request)
     state, events = live.history(store, alias)
     steps = lineage.steps(settings, store, alias, state, events)
@@ -60,7 +72,14 @@ def one(request: Request, who: Annotated[Person, Depends(person)], number: int) 
         name=version.name,
         figure=None
         if verdict is None
-        else pictures.gate_results([verdict], title="Against what was live"),
+        else pictures.gate_sets(verdict, judged.set_reports(verdict)),
+        sets=[] if verdict is None else judged.set_reports(verdict),
+        judged=None
+        if verdict is None or not judged.set_reports(verdict)
+        else judged.changed(settings, store, verdict, kind=kind, start=start, most=_ANSWERS),
+        kind=kind,
+        start=start,
+        step_size=_ANSWERS,
         verdict=verdict,
         report={} if verdict is None else verdict.report,
         loss=pictures.loss(trained.loss if trained else []),
