@@ -15,6 +15,7 @@ from flywheel import __version__
 from flywheel.cli_clusters import clusters
 from flywheel.cli_dataset import dataset, export
 from flywheel.cli_distill import distill
+from flywheel.cli_drift import drift
 from flywheel.cli_gate import gate
 from flywheel.cli_gold import gold
 from flywheel.cli_import import import_
@@ -222,6 +223,7 @@ for _command in (
         clusters,
         dataset,
         distill,
+    drift,
         export,
         forget,
         gate,

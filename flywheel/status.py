@@ -38,6 +38,7 @@ def status(settings: Settings, store: Store, aliases: list[str], url: str | None
             "answers": answers,
             "confidence": {name: _confidence(store, name) for name in answers},
             "last_verdicts": {name: e.verdict for name, e in list(verdicts.items())[-3:]},
+            "drift": [{"since": a.since, "said": a.said} for a in store.open_drifts(alias)],
         }
     found["server"] = _server(settings, url)
     found["held"] = held(store)._asdict()
@@ -89,6 +90,7 @@ def status_text(found: dict[str, Any]) -> str:
             sure = state["confidence"].get(version)
             said = f", mean logprob {sure['mean_logprob']:.2f} nats" if sure else ""
             lines.append(f"           {count} answers by {version}{said}")
+        lines += [f"           drift: {one['said']}" for one in state["drift"]]
         for name, verdict in state["last_verdicts"].items():
             lines.append(f"           gate: {name} {verdict}")
     tags = ", ".join(f"{count} {tag}" for tag, count in sorted(found["tags"].items()))

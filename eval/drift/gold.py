@@ -11,8 +11,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from eval.asking import concurrency
-from eval.client import Client, Question
 from eval.stats import bootstrap_interval
 from ledger import checking
 from ledger import settings as configuration
@@ -49,6 +47,9 @@ def gold_asker(settings: Settings, alias: str, url: str) -> AskGold | None:
         GoldError: the questions cannot be read.
         ConfigError: the key file cannot be read.
     """
+    from eval.asking import concurrency  # brings the openai client: seconds
+    from eval.client import Client, Question
+
     gate = settings.alias(alias).gate
     questions = {
         f"{loaded.pack.name}/{one.name}/{question.id}": question

@@ -108,7 +108,9 @@ def told_apart(before: Sequence[str], after: Sequence[str], level: float) -> Auc
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=_SEED)
     for train, held_out in folds.split(np.zeros(len(texts)), labels):
         weigh = TfidfTransformer(sublinear_tf=True).fit(counts[train])
-        model = LogisticRegression(C=10.0, max_iter=200, class_weight="balanced")
+        model = LogisticRegression(
+            C=10.0, solver="liblinear", dual=True, class_weight="balanced", random_state=_SEED
+        )
         model.fit(weigh.transform(counts[train]), labels[train])
         scores = model.decision_function(weigh.transform(counts[held_out]))
         value, variance = delong(scores[labels[held_out] == 1], scores[labels[held_out] == 0])

@@ -100,10 +100,19 @@ def problems(states: Mapping[str, Any]) -> list[str]:
     return asked + telling.problems(states.get(telling.TODO))
 
 
-def begin_anew(store: Store, alias: str, signal: str) -> None:
-    """Forget what is usual of a signal: what comes from now on is its new warm-up."""
+def begin_anew(store: Store, alias: str, signal: str, *, now: float) -> None:
+    """Forget what is usual of a signal: what comes from now on is its new warm-up.
+
+    A drift of it is over: somebody has taken it for usual.
+    """
     with store.transaction() as connection:
+        state = store.watches(alias, connection).get(signal) or {}
         store.drop_watches(alias, [signal], connection)
+        if state.get("drift"):
+            said = {"signal": signal, "said": f"{signal}: taken for usual from here on"}
+            store.add_alert(
+                alias, f"recovered:{signal}", said, connection, at=now, since=now, until=now
+            )
 
 
 # -- hours -------------------------------------------------------------------------------------

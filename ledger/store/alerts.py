@@ -38,8 +38,21 @@ class Alert(NamedTuple):
         return str(self.report.get("said") or self.kind)
 
 
+DRIFT, RECOVERED = "drift:", "recovered:"
+
+
 class Alerts(Base):
     """The table `alerts`."""
+
+    def open_drifts(self, alias: str) -> list[Alert]:
+        """Drifts that are not over, the oldest first."""
+        newest: dict[str, Alert] = {}
+        for one in reversed(self.alerts(alias)):
+            for kind in (DRIFT, RECOVERED):
+                if one.kind.startswith(kind):
+                    newest[one.kind.removeprefix(kind)] = one
+        found = [one for one in newest.values() if one.kind.startswith(DRIFT)]
+        return sorted(found, key=lambda one: one.seq)
 
     def add_alert(
         self,
@@ -90,6 +103,14 @@ class Alerts(Base):
             .limit(limit)
         )
         return [
-            Alert(**{**row, "report": json.loads(row["report"])})
+            Alert(**{**row, "report": _report(row["report"])})
             for row in connection.execute(query).mappings()
         ]
+
+
+def _report(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:  # a bit of the file has flipped; the warning still stands
+        return {"said": "its report is damaged"}
+    return found if isinstance(found, dict) else {"said": text}

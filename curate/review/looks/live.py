@@ -14,8 +14,6 @@ from ledger.marks import rank_name
 from ledger.settings import Settings
 from ledger.store import Store
 
-_alerts = tables.alerts
-
 
 class Share(NamedTuple):
     """A version with traffic. `share` is percent, as set; `seen` of the last day's answers."""
@@ -28,13 +26,16 @@ class Share(NamedTuple):
 
 
 class Alert(NamedTuple):
-    """A warning about a window of time; `says` is its report, flat."""
+    """A warning about a window of time; `says` is its report, flat, `said` one sentence, `open`
+    whether it is a drift that is not over."""
 
     ts: float
     kind: str
     since: float
     until: float
     says: dict[str, str]
+    said: str
+    open: bool
 
 
 class Waits(NamedTuple):
@@ -83,17 +84,21 @@ def shares(settings: Settings, store: Store, state: Deployment, now: float) -> l
 
 def alerts(store: Store, alias: str, limit: int = 20) -> list[Alert]:
     """The newest alerts, newest first."""
-    query = (
-        sa.select(_alerts)
-        .where(_alerts.c.alias == alias)
-        .order_by(_alerts.c.ts.desc(), _alerts.c.seq.desc())
-        .limit(limit)
-    )
-    with store.reading() as connection:
-        return [
-            Alert(row.ts, row.kind, row.since, row.until, flat(row.report))
-            for row in connection.execute(query)
-        ]
+    current = {one.seq: one for one in store.open_drifts(alias)}
+    newest = {one.seq: one for one in store.alerts(alias, limit=limit)}
+    found = sorted((current | newest).values(), key=lambda one: (one.ts, one.seq), reverse=True)
+    return [
+        Alert(
+            one.ts,
+            one.kind,
+            one.since,
+            one.until,
+            flat(one.report),
+            str(one.report.get("said", "")),
+            one.seq in current,
+        )
+        for one in found
+    ]
 
 
 def waits(store: Store, alias: str) -> Waits:
@@ -102,15 +107,9 @@ def waits(store: Store, alias: str) -> Waits:
     return Waits(sum(by.values()), by)
 
 
-def flat(report: str) -> dict[str, str]:
+def flat(report: dict[str, Any]) -> dict[str, str]:
     """The numbers and words of a JSON object; lists and objects within as JSON."""
-    try:
-        found: Any = json.loads(report)
-    except ValueError:
-        return {"report": "damaged"}
-    if not isinstance(found, dict):
-        return {"report": json.dumps(found, ensure_ascii=False)}
-    return {str(key): word(value) for key, value in found.items() if value is not None}
+    return {str(key): word(value) for key, value in report.items() if value is not None}
 
 
 def word(value: Any) -> str:
