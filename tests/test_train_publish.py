@@ -171,3 +171,44 @@ def test_what_must_not_be_published_is_refused(
         Path(settings.model.path), settings.var, train={"rank": 4}, serve={"max_lora_rank": 4}
     )
     refused("rank 8", run, given=low)
+
+
+def test_the_hubs_own_reader_takes_the_card_and_scores_join_a_copy_of_it(
+    trained: tuple[Path, Path], run: Path, tmp_path: Path
+) -> None:
+    from huggingface_hub import ModelCard
+    from versions_made import SETS, judge
+
+    from flywheel.sharing import rendered
+    from ledger.registry import content_id
+
+    settings = tiny_settings(
+        trained[0],
+        tmp_path / "var",
+        sharing={"license": "apache-2.0", "languages": ["en"], "datasets": ["PolyAI/banking77"]},
+    )
+    version = publish(settings, "support", run, "support@v0")
+    written = (version.path / "README.md").read_text()
+    made = ModelCard(written).data
+    assert (made.license, made.language, made.datasets) == (
+        "apache-2.0", ["en"], ["PolyAI/banking77"],
+    )  # fmt: skip
+    assert (made.library_name, made.pipeline_tag) == ("peft", "text-generation")
+    assert {"lora", "sft", "trl"} <= set(made.tags)
+    assert made.eval_results is None
+    with closing(Store.open(settings)) as store:
+        (note,) = store.version_notes("support")[1]
+        assert (note.kind, note.content_id) == ("published", content_id(version.manifest))
+        judge(store, version, "pass", sets=SETS)
+        text = rendered(settings, store, version, "hf://team/support")
+    card = ModelCard(text)
+    assert card.data.model_name == "support@v1"
+    assert [(r.dataset_name, r.metric_value) for r in card.data.eval_results] == [
+        ("main/queues", 0.9),
+        ("main/general", 0.75),
+    ]
+    assert card.data.license == "apache-2.0"
+    for part in ("| main/queues | 90.0% | 50.0% |", 'subfolder="support/v1"', "## Training data"):
+        assert part in card.text, part
+    assert "Pending" not in card.text
+    assert (version.path / "README.md").read_text() == written

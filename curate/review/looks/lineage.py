@@ -87,7 +87,7 @@ def training(version: Version) -> Training | None:
 
 def change(settings: Settings, store: Store, manifest: Manifest) -> Change | None:
     """What its dataset has beyond its parent's; None where it stands on the base model."""
-    if manifest.parent is None:
+    if manifest.parent is None or manifest.origin is not None:  # a pulled one's parent is there
         return None
     try:
         number = parse_version(manifest.parent, manifest.alias)
