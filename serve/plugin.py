@@ -81,6 +81,7 @@ class Plugin:
 
     def attach_router(self, app: FastAPI) -> None:
         """Put our routes in the place of vLLM's; called while vLLM builds its app."""
+        _show_our_log()
         self.config = Path(os.environ[CONFIG_VARIABLE])
         self.settings = load(self.config)
         # vLLM's own check of the keys, which would otherwise have to stand on a command line.
@@ -258,6 +259,16 @@ class Plugin:
         except (ValueError, KeyError, TypeError):
             return _malformed('{"lease": …, "token": …}')
         return await self.pause.end(lease, token)
+
+
+def _show_our_log() -> None:
+    """Let what this project logs be seen beside vLLM's own, which configures only itself."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(asctime)s [%(name)s] %(message)s"))
+    for name in ("flywheel", "ledger"):
+        ours = logging.getLogger(name)
+        ours.addHandler(handler)
+        ours.propagate = False
 
 
 def _cannot_sleep(args: Namespace) -> str:

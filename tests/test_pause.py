@@ -30,7 +30,7 @@ from serve.pause import Pause, Traffic
 
 LEASE, WHAT = "retrain/support", "retrain of support"
 QUESTION = [{"role": "user", "content": "Which queue is this for?"}]
-LONG = 460  # tokens; takes most of a second here
+LONG = 200  # tokens; takes half a second on a quiet machine
 
 
 def ask(ours: Ours, model: str = "support", **more: Any) -> str:
