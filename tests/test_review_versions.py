@@ -86,7 +86,7 @@ def client(settings, store, gated):
 
 def test_the_page_shows_sets_slices_and_every_changed_answer(client, gated):
     text = client.get(PAGE).text
-    for said in ("gold/gold", "house/form", "house/past", "letters | post", "informative"):
+    for said in ("house/form", "house/past", "letters | post", "informative", "guard"):
         assert said in text
     assert "no_control_tokens" in text
     assert "all 8" in text

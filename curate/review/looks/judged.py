@@ -78,6 +78,11 @@ def key_of(report: dict[str, Any]) -> str:
     return f"{report.get('pack')}/{report.get('name')}"
 
 
+def name_of(report: dict[str, Any]) -> str:
+    """What a page calls it: the set alone where its pack is called the same."""
+    return str(report["name"]) if report.get("name") == report.get("pack") else key_of(report)
+
+
 def changed(
     settings: Settings,
     store: Store,
@@ -164,7 +169,7 @@ def _item(
 ) -> Changed:
     row = report.get("kind") == "failures"
     if text is None:
-        return Changed(kind, key_of(report), number, row, None, None, "", [])
+        return Changed(kind, name_of(report), number, row, None, None, "", [])
     question = text["question"]
     before, after = (
         [str(one["text"]) for one in text["answers"].get(model, ())]
@@ -194,7 +199,7 @@ def _item(
     wanted = "; ".join(map(_in_words, question.get("checks") or ()))
     return Changed(
         kind,
-        key_of(report),
+        name_of(report),
         number,
         row,
         question.get("slice"),

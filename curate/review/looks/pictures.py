@@ -22,6 +22,7 @@ from curate.review.figures import (
 )
 from curate.review.figures.axes import percent, plain, points, shorten
 from curate.review.looks import series
+from curate.review.looks.judged import name_of
 from curate.review.looks.series import Bucket, Over, Window
 from ledger.records import Evaluation
 
@@ -152,7 +153,7 @@ def gate_sets(verdict: Evaluation, sets: Sequence[dict[str, Any]]) -> Figure:
     level = float(verdict.report.get("confidence") or 0.95)
     drawn = [
         Gate(
-            f"{one['pack']}/{one['name']}",
+            name_of(one),
             str(one["verdict"]),
             float(one["difference"]),
             float(one["interval"][0]),
