@@ -124,7 +124,7 @@ async def run_gate(
                 alias=alias,
                 known=identities(settings, alias, models) if cache else None,
                 days=gate.cache_days,
-                on_progress=on_progress,
+                on_progress=on_progress if live else None,
             )
         answered = [_answered(one, asked) for one in sets] if live else sets
         judge_use = None
