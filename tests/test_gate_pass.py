@@ -303,6 +303,7 @@ def test_a_log_gets_a_line_at_each_tenth_with_the_rate_and_the_time_left():
     assert found[-1] == "gate: 40 of 40 answers"
     assert lines((30, 40, 30))[0] == "gate: 30 of 40 answers are known from earlier gates"
     assert lines((5, 5, 5))[-1] == "gate: 5 of 5 answers"
+    assert lines((0, 0, 0)) == []
 
 
 def test_the_rate_is_of_what_is_asked_now():

@@ -74,7 +74,7 @@ class Bar:
                 self._console.print(known, highlight=False)
         told = self.told(done, total, cached, at - self._started)
         self._bar.update(self._task, completed=done, total=total, rate=told.rate)
-        if self._console.is_terminal or done == cached < total:
+        if self._console.is_terminal or not total or done == cached < total:
             return
         tenth = done * _LINES // total > (done - 1) * _LINES // total
         if tenth or at - self._said > _QUIET:
