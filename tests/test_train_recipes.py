@@ -125,7 +125,8 @@ def test_rank_stabilised_lora_and_options_of_peft_reach_the_adapter(
     model: Path, tmp_path: Path
 ) -> None:
     run = new_run(tmp_path / "run", make_pairs(8))
-    options = {"rslora": True, "rank": None, "alpha": None, "epochs": 1}
+    options: dict[str, Any] = {"rslora": True, "rank": None, "alpha": None, "epochs": 1}
+    options["target_modules"] = ["q_proj", "down_proj"]
     options["lora"] = {"layers_to_transform": [1], "init_lora_weights": "gaussian"}
     settings = tiny_settings(model, tmp_path / "var", train=options)
     found = train(settings, run, lambda step: None)
@@ -136,7 +137,7 @@ def test_rank_stabilised_lora_and_options_of_peft_reach_the_adapter(
     with safe_open(run / "adapter" / "adapter_model.safetensors", "pt") as file:
         assert all(".layers.1." in name for name in file.keys())  # noqa: SIM118
     assert found.chosen["rank"] == 8
-    assert "8 tokens carry loss" in found.chosen["why"]["rank"]
+    assert "tokens carry loss" in found.chosen["why"]["rank"]
 
 
 # -- held-out pairs say when to stop ------------------------------------------------------------
