@@ -97,7 +97,7 @@ class Looks(TrainerCallback):
         step = state.global_step
         if not self._rows or (step % self._every and step != state.max_steps):
             return
-        look, before = Look(step, heldout.loss(self.trainer, self._rows)), self.best
+        look, before = Look(step, self._agreed(heldout.loss(self.trainer, self._rows))), self.best
         self.looks.append(look)
         better = self._patience > 0 and self.best == look and before != look
         if better and args.process_index == 0:
@@ -127,6 +127,16 @@ class Looks(TrainerCallback):
         if self.trainer.state.global_step != best.step:
             adapter.read(self.trainer.model, self._path(best.step))
         return best.step
+
+    def _agreed(self, loss: float) -> float:
+        """The first process's number: on others the last digits, and so the decision, may differ."""
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return loss
+        import torch
+
+        mine = torch.tensor([loss], dtype=torch.float64, device=accelerator.device)
+        return float(accelerator.gather(mine)[0])
 
     def _path(self, step: int) -> Path:
         return self._folder / f"best-{step}"
