@@ -129,7 +129,7 @@ class Looks(TrainerCallback):
         return best.step
 
     def _agreed(self, loss: float) -> float:
-        """The first process's number: on others the last digits, and so the decision, may differ."""
+        """The first process's number: others may differ in the last digits, and then decide."""
         accelerator = self.trainer.accelerator
         if accelerator.num_processes == 1:
             return loss
