@@ -240,36 +240,6 @@ def test_bad_input_is_named(
     assert "pairs.jsonl line 1" in capsys.readouterr().err
 
 
-def test_the_cpu_loss_is_trls_loss(model: Path, tmp_path: Path) -> None:
-    """The shortened LM head gives the loss and the gradients that TRL's own would."""
-    import torch
-
-    from train import job
-    from train.sft import _trainer
-    from train.trainer import SFTTrainer, Trainer
-
-    settings = tiny_settings(model, tmp_path / "var", train={"min_pairs": 1})
-    pairs = make_pairs(6)
-    manifest = freeze_open(tmp_path / "run", alias="support", pairs=pairs, created=0.0)
-    todo = job.prepare(settings, tmp_path / "run", model, manifest, pairs, leave_out=False)
-    prepared = todo.prepared
-    trainer = _trainer(todo, tmp_path / "out", "cpu", list(range(6)), 1)
-    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(6)])
-    count = (batch["labels"][:, 1:] != -100).sum()
-    assert count == sum(len(row.ids) - row.prompt for row in prepared.rows)
-    trainer.model.train()
-    grads, losses = [], []
-    for kind in (Trainer, SFTTrainer):
-        trainer.model.zero_grad()
-        loss = kind.compute_loss(trainer, trainer.model, dict(batch), num_items_in_batch=count)
-        loss.backward()
-        losses.append(loss.item())
-        grads.append([p.grad.clone() for p in trainer.model.parameters() if p.requires_grad])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    for ours, theirs in zip(*grads, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
-
-
 def test_the_order_shows_each_row_once_an_epoch_and_like_lengths_together() -> None:
     sizes = [10 + (i * 37) % 90 for i in range(100)]
     found = order.plan(sizes, epochs=2.5, step_rows=8, seed=3)

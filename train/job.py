@@ -28,6 +28,8 @@ _NO_RECIPE = {
     *("beside_server", "server_share", "drain_seconds", "reserve_gib"),
     # Their product counts: a run that had no room goes on with smaller batches.
     *("batch_size", "accumulation"),
+    # How the same sums are computed.
+    *("batch_tokens", "packing", "kernels", "processes", "sharded"),
 }
 # What the second stage has a hash of its own for.
 _SECOND = {
@@ -71,6 +73,11 @@ class Job(NamedTuple):
     def max_length(self) -> int:
         """Longest example, tokens."""
         return longest(self.settings)
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest example."""
+        return max(len(row.ids) for row in self.prepared.rows)
 
     @property
     def replay(self) -> list[data.Row]:

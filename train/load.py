@@ -16,25 +16,30 @@ _PLAIN_ATTENTION = 128
 _IDLE_PERCENT = 30
 
 
-def load_model(settings: Settings, folder: Path, chosen: str, longest: int) -> Any:
+def load_model(
+    settings: Settings, folder: Path, chosen: str, longest: int, *, packing: str = "never"
+) -> Any:
     """The base model, in the number format of the settings.
 
     Args:
         chosen: the device, `cpu` or `cuda`.
         longest: tokens of the longest example.
+        packing: `auto` gives it an attention for packed rows, if it can have that.
 
     Raises:
         ConfigError: it cannot be loaded.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    plain = chosen == "cpu" and longest <= _PLAIN_ATTENTION
+    from train.fast import setup
+
     try:
+        attention = setup.implementation(AutoConfig.from_pretrained(folder), packing)
+        if attention == "sdpa" and chosen == "cpu" and longest <= _PLAIN_ATTENTION:
+            attention = "eager"
         return AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, settings.model.dtype),
-            attn_implementation="eager" if plain else "sdpa",
+            folder, dtype=getattr(torch, settings.model.dtype), attn_implementation=attention
         )
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"the model in {folder} cannot be loaded: {error}") from error

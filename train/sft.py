@@ -34,7 +34,7 @@ from ledger.settings import Settings
 from ledger.settings import load as load_settings
 from ledger.store import Store
 from train import base, data, divergence, heldout, job, order, report, result, room, trackers
-from train.fast import memory
+from train.fast import kernels, memory
 from train.job import Job
 from train.load import arguments, load_model, set_openmp_waiting
 from train.progress import Show, StepReport, Stop, stop_on_signals
@@ -149,16 +149,28 @@ def _fits(todo: Job, there: room.Room) -> memory.Fit:
     from transformers import AutoConfig
 
     assert todo.prepared.lengths is not None
+    options = todo.settings.train
+    kind = kernels.choose(
+        options.kernels,
+        device=there.device,
+        tokens=round(todo.recipe.epochs * todo.prepared.lengths.total),
+    )
     wanted = memory.estimate(
         AutoConfig.from_pretrained(todo.folder),
         dtype=todo.settings.model.dtype,
         rank=todo.recipe.rank,
-        longest=todo.prepared.lengths.max,
+        longest=todo.longest_row,
         device=there.device,
+        kernels=kind,
+        processes=options.processes,
+        sharded=options.sharded,
     )
     try:
         return memory.fits(
-            wanted, there.free, checkpointing=todo.settings.train.gradient_checkpointing
+            wanted,
+            there.free,
+            tokens=options.batch_tokens,
+            checkpointing=options.gradient_checkpointing,
         )
     except ConfigError as error:
         raise ConfigError(
@@ -269,7 +281,8 @@ def _trainer(
     from train.trainer import Trainer
 
     settings, rows = todo.settings, todo.prepared.rows
-    model = load_model(settings, todo.folder, chosen, max(len(row.ids) for row in rows))
+    options = settings.train
+    model = load_model(settings, todo.folder, chosen, todo.longest_row, packing=options.packing)
     step_rows = settings.train.batch_size * settings.train.accumulation
     dataset = Dataset.from_dict(
         {"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]}
@@ -285,6 +298,9 @@ def _trainer(
                     "per_device_train_batch_size": step_rows,
                     "gradient_accumulation_steps": 1,
                     "gradient_checkpointing": fit.checkpointing,
+                    # Base and adapter meet in the base's format by themselves (train.fast.linear);
+                    # with dropout the layers are PEFT's, which need autocast for that.
+                    "bf16": settings.model.dtype == "bfloat16" and options.dropout > 0,
                 },
                 completion_only_loss=True,
             ),
@@ -293,6 +309,8 @@ def _trainer(
             peft_config=todo.adapter,
             cut=Cut(tokens=fit.tokens),
             step_rows=step_rows,
+            kernels=fit.kernels,
+            packing=options.packing,
         )
     except ValueError as error:
         raise ConfigError(f"TRL or PEFT refuses the settings: {error}") from error

@@ -16,8 +16,8 @@ class Train(Section):
         None, ge=1, description="LoRA rank; unset: by the tokens that carry loss (`train.recipe`)"
     )
     alpha: float | None = Field(
-        None, gt=0, description="LoRA alpha, the update is scaled by alpha / rank, with `rslora` by "
-        "alpha / √rank; unset: 32, with `rslora` 8",
+        None, gt=0, description="LoRA alpha; the update is scaled by alpha / rank, with `rslora` "
+        "by alpha / √rank; unset: 32, with `rslora` 8",
     )  # fmt: skip
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
     rslora: bool = Field(False, description="rank-stabilised LoRA")
@@ -26,8 +26,8 @@ class Train(Section):
     )
     lora: dict[str, Any] = Field(
         default_factory=dict,
-        description="further options of PEFT's LoraConfig, passed on (`layers_to_transform: [0, "
-        "1]`); what vLLM cannot serve (DoRA, PiSSA, …) is refused by name",
+        description="further options of PEFT's LoraConfig, passed on (`exclude_modules: "
+        "[o_proj]`); what vLLM cannot serve (DoRA, PiSSA, …) is refused by name",
     )
     learning_rate: float | None = Field(
         None, gt=0, description="peak learning rate; unset: by the model's width and the steps"
@@ -54,8 +54,12 @@ class Train(Section):
         "first's",
     )  # fmt: skip
     preference_epochs: float = Field(1, gt=0, description="passes of the second stage")
-    batch_size: int = Field(8, ge=1, description="rows a forward pass")
-    accumulation: int = Field(1, ge=1, description="forward passes a step")
+    batch_size: int = Field(8, ge=1, description="rows a step, times `accumulation`")
+    accumulation: int = Field(
+        1,
+        ge=1,
+        description="multiplies the rows of a step; in the second stage, forward passes a step",
+    )
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="share of the steps spent warming up")
     weight_decay: float = Field(0.0, ge=0, description="weight decay of the adapter's weights")
     max_length: int | None = Field(
@@ -64,8 +68,28 @@ class Train(Section):
     seed: int = Field(17, description="seed of initialisation and shuffling")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     gradient_checkpointing: bool = Field(
-        False, description="trade a third of the speed for activation memory"
+        False, description="trade a third of the speed for activation memory in any case; "
+        "otherwise only where the longest row would not fit without",
+    )  # fmt: skip
+    batch_tokens: int | None = Field(
+        None, ge=16, description="most tokens of a forward pass; unset: what fits into the memory. "
+        "Changes the speed, not the result: a step has `batch_size` × `accumulation` rows",
+    )  # fmt: skip
+    packing: Literal["auto", "never"] = Field(
+        "auto", description="rows end to end in a forward pass, each seeing itself alone; `auto`: "
+        "in models that keep them apart. Otherwise rows of one length share a pass",
+    )  # fmt: skip
+    kernels: Literal["auto", "compile", "liger", "none"] = Field(
+        "auto", description="layers through torch.compile (a minute or two to begin with), Liger's "
+        "kernels, or as they are; `auto`: on CUDA what pays for the length of the run",
+    )  # fmt: skip
+    processes: int = Field(
+        1, ge=1, description="processes that share each step, one a GPU, by `accelerate launch`"
     )
+    sharded: bool = Field(
+        False, description="share the base's weights over the processes (FSDP) instead of having "
+        "them whole in each; for a base that one GPU cannot hold",
+    )  # fmt: skip
     checkpoint_steps: int = Field(25, ge=1, description="steps between two checkpoints")
     min_pairs: int = Field(8, ge=1, description="fewest pairs worth a training run")
     report_to: tuple[str, ...] = Field(

@@ -234,7 +234,7 @@ def _probe() -> tuple[Callable[..., Any] | None, str]:
                     None,
                     0.0,
                     None,
-                )  # fmt: skip
+                )
                 for start, end in ((0, 16), (16, 48))
             ]
             whole = torch.cat(rows, 2)[0].transpose(0, 1)

@@ -42,6 +42,7 @@ class Estimate(NamedTuple):
         logits: one block.
         longest: tokens of the longest row.
         most: of `MOST_TOKENS`.
+        kernels: that the run will have.
     """
 
     weights: int
@@ -53,6 +54,7 @@ class Estimate(NamedTuple):
     logits: int
     longest: int
     most: int
+    kernels: str
 
     @property
     def fixed(self) -> int:
@@ -66,11 +68,15 @@ class Estimate(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What fits: `tokens` of a forward pass, with checkpointing or without; `peak` bytes of it."""
+    """What fits: `tokens` of a forward pass, with checkpointing or without; `peak` bytes of it.
+
+    `kernels` are those that the estimate was for.
+    """
 
     tokens: int
     checkpointing: bool
     peak: int
+    kernels: str = "none"
 
 
 def estimate(
@@ -123,6 +129,7 @@ def estimate(
         logits=min(_BLOCK, longest * text.vocab_size) * (size + 4 + size),
         longest=longest,
         most=MOST_TOKENS[device],
+        kernels=kernels,
     )
 
 
@@ -189,12 +196,11 @@ def fits(
     room = available_bytes / MARGIN
     for checkpoint in (True,) if checkpointing else (False, True):
         most = _tokens(wanted, room, checkpoint)
-        if tokens is not None and max(tokens, wanted.longest) <= most:
-            most = max(tokens, wanted.longest)
-        elif tokens is not None and most >= wanted.longest and not checkpoint:
-            most = min(most, tokens)
+        if tokens is not None and most >= wanted.longest:
+            most = min(most, max(tokens, wanted.longest))
         if most >= wanted.longest:
-            return Fit(most, checkpoint, wanted.peak(most, checkpointing=checkpoint))
+            peak = wanted.peak(most, checkpointing=checkpoint)
+            return Fit(most, checkpoint, peak, wanted.kernels)
     least = wanted.peak(wanted.longest, checkpointing=True) * MARGIN
     raise ConfigError(
         f"training needs about {least / _GIB:.1f} GiB for one row of {wanted.longest} tokens even "
