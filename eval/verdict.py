@@ -97,7 +97,7 @@ def judge(results: EvalResults) -> GateReport:
     examined = [_examine(one, results, draws) for one in results.sets if one.questions]
     corrected = _corrected(examined)
     reports = [
-        _set_report(one, corrected[number], results, sum(map(len, corrected)))
+        _set_report(one, corrected[number], results, _count(examined))
         for number, one in enumerate(examined)
     ]
     deciding = [one.verdict for one in reports if one.role == "required"]

@@ -449,6 +449,16 @@ def test_a_pack_that_was_taken_out_is_still_asked(
         assert server.seen == []
 
 
+@pytest.mark.sqlite
+def test_without_a_required_set_nothing_passes(make_settings: MakeSettings, folder: Path) -> None:
+    write_pack("p", GOLD | {"role": "guard"})
+    only_guards = make_settings(aliases={"support": {"gate": {"packs": ["p.yaml"]}}})
+    with served() as server:
+        with pytest.raises(GoldError, match="no set of support's gate packs is required"):
+            judged(only_guards, server, folder / "r1")
+        assert server.seen == []
+
+
 LONG = "You can send it back within thirty days, and we will pay for the parcel. " * 4
 FAILURES = {"name": "past", "kind": "failures", "role": "informative"}
 

@@ -36,7 +36,8 @@ def empty_sets(
     """The sets of all packs with their questions, without answers.
 
     Raises:
-        GoldError: no set has questions of its own, or a judge is needed and none is configured.
+        GoldError: no set has questions of its own, none is required, or a judge is needed and
+            none is configured.
         DatasetError: see `eval.packs.failures`.
     """
     found = []
@@ -68,6 +69,12 @@ def empty_sets(
             f"no gate pack of {alias} has questions of its own",
             rule="A version is judged on questions with known answers.",
             remedy="Name a gold set under gate.gold, or in a pack.",
+        )
+    if not any(one.questions and one.rules.role == "required" for one in found):
+        raise GoldError(
+            f"no set of {alias}'s gate packs is required, or those that are have no questions yet",
+            rule="A version takes traffic where it was shown to lose no more than is accepted.",
+            remedy="Give one set `role: required`.",
         )
     judged = [one.key for one in found for q in one.questions[:1] if is_judged(one, q)]
     if judged and gate.judge is None:
