@@ -85,7 +85,7 @@ def test_a_retrain_killed_at_every_stage_ends_as_if_nothing_had_been(
             **one_thread,
         )
         pid.write_text(str(process.pid))
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL, f"{pattern}: {said}"
         if how == "orphan":
             trainer = int(note.read_text())
@@ -96,7 +96,7 @@ def test_a_retrain_killed_at_every_stage_ends_as_if_nothing_had_been(
         if moment == 2:
             correct_some(ours, range(300, 303))  # too late for a dataset that is frozen
     last = start(ours, "--json", **one_thread)
-    said, _ = last.communicate(timeout=120)
+    said, _ = last.communicate(timeout=300)
     assert last.returncode == 0, said
 
     [run] = [
@@ -289,6 +289,6 @@ def test_a_run_that_was_begun_is_found_and_one_that_ended_is_not(settings: Setti
 def test_two_at_once_make_one_run(ours: Ours) -> None:
     """Two commands that start together: one is told who has the alias, and trains nothing."""
     with ours.store.lease("retrain/support", what="retrain of support", holder="another box"):
-        said, _ = (process := start(ours)).communicate(timeout=60)
+        said, _ = (process := start(ours)).communicate(timeout=300)
         assert process.returncode == 2
         assert "another retrain of support is running: another box, since 20" in said
