@@ -295,10 +295,12 @@ def test_a_version_that_passed_goes_live_and_back(run: Run, settings: Settings) 
     found = run("promote", "--version", "v1", "--because", "first", "--json").json
     assert found == {
         "event": 1,
+        "kind": "promote",
         "alias": "support",
         "live": "support@v1",
         "candidate": None,
         "share": 0.0,
+        "paused": False,
     }
     text = run("promote", "--version", "support@v2", "--share", "5").out
     assert "support@v1 is live, support@v2 gets 5 % (event 2" in text
