@@ -203,21 +203,25 @@ class Client:
         return [TokenLogprob(item.token, item.logprob) for item in content]
 
     async def _complete(self, question: Question, **extra: Any) -> ChatCompletion:
+        body: dict[str, Any] = {
+            "model": question.model,
+            "messages": list(question.messages),
+            "max_tokens": question.max_tokens,
+            "temperature": question.sampling.temperature,
+            "seed": question.sampling.seed,
+            **extra,
+        }
         if question.tools:
-            extra["tools"] = list(question.tools)
+            body["tools"] = list(question.tools)
         if question.sampling.top_p != 1:
-            extra["top_p"] = question.sampling.top_p
+            body["top_p"] = question.sampling.top_p
         if question.chat_template_kwargs:  # beyond OpenAI's protocol; vLLM and SGLang take it
-            extra["extra_body"] = {"chat_template_kwargs": question.chat_template_kwargs}
-        create: Any = self._openai.chat.completions.create
+            body["chat_template_kwargs"] = question.chat_template_kwargs
         try:
-            completion = await create(
-                model=question.model,
-                messages=list(question.messages),
-                max_tokens=question.max_tokens,
-                temperature=question.sampling.temperature,
-                seed=question.sampling.seed,
-                **extra,
+            # Not `chat.completions.create`: that turns each message over against its types, a
+            # third of all the time that the client takes, next to a server on the same cores.
+            completion = await self._openai.post(
+                "/chat/completions", cast_to=ChatCompletion, body=body
             )
         except openai.OpenAIError as error:
             raise self._explained(error, question.model, question.name) from error
