@@ -7,6 +7,7 @@ from typing import Any
 
 from flywheel.forget import trained_on_forgotten
 from flywheel.server import Server, losses
+from ledger.clock import now
 from ledger.deployments import Deployments, name_or_none, version_name
 from ledger.errors import ConfigError, ServerError
 from ledger.keeping.confidence import newest
@@ -40,11 +41,21 @@ def status(settings: Settings, store: Store, aliases: list[str], url: str | None
             "last_verdicts": {name: e.verdict for name, e in list(verdicts.items())[-3:]},
             "drift": [{"since": a.since, "said": a.said} for a in store.open_drifts(alias)],
         }
+        if state.stage == "canary":
+            found["aliases"][alias]["rollout"] = _rollout(settings, store, alias)
     found["server"] = _server(settings, url)
     found["held"] = held(store)._asdict()
     found["trained_on_forgotten"] = trained_on_forgotten(settings, store)
     found["incomplete"] = [str(path) for path in Registry(settings.registry).incomplete()]
     return found
+
+
+def _rollout(settings: Settings, store: Store, alias: str) -> dict[str, Any]:
+    """What a canary waits for, without the numbers; `flywheel rollout` shows these."""
+    from flywheel.rollout.shown import look  # numpy: only where a canary runs
+
+    seen = look(settings, store, alias, now=now())
+    return {key: value for key, value in seen.items() if key not in ("alias", "evidence")}
 
 
 def _confidence(store: Store, version: str) -> dict[str, float] | None:
@@ -84,6 +95,13 @@ def status_text(found: dict[str, Any]) -> str:
         lines.append(f"{alias:<10} live {state['live']}{since}")
         if state["candidate"]:
             lines.append(f"           trying {state['candidate']} at {state['share']:g} %")
+        if running := state.get("rollout"):
+            marks = ["paused"] * running["paused"] + ["a person is asked"] * running["asked"]
+            does = {"roll_back": "roll back"}.get(running["action"], running["action"])
+            lines.append(
+                f"           {', '.join([*marks, does])} after {running['days']:.1f} days: "
+                f"{running['said']}"
+            )
         if state["previous"]:
             lines.append(f"           a rollback goes to {state['previous']}")
         for version, count in sorted(state["answers"].items()):

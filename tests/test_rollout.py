@@ -15,6 +15,7 @@ from rollout_rows import DAY, Product, version
 from eval.canary import judge
 from flywheel.rollout import abort, advance, begin, pause, promote, resume, rollback
 from flywheel.rollout.shown import look, text
+from flywheel.status import status, status_text
 from ledger import clock
 from ledger.deployments import Deployment, Deployments, fold
 from ledger.errors import GateRefused, StaleDeployment, UsageError
@@ -288,6 +289,8 @@ def test_a_stage_that_does_not_end_asks_a_person_once(
     assert call["said"] == asked.event.why
     found = look(told, store, "support", now=product.now)
     assert "(asked)" in text(found)
+    shown = status_text(status(told, store, ["support"], "http://127.0.0.1:9/v1"))
+    assert "a person is asked, hold after 9.0 days" in shown
     # The answer of a person.
     assert promote(told, store, "support", version=None, share=None, because="fine").after.live == 1
 
