@@ -271,6 +271,9 @@ def test_what_a_second_stage_needs_is_asked_for_before_the_first(
     other = new_run(tmp_path / "other", make_pairs(12))
     with pytest.raises(ConfigError, match=r"train\.batch_size"):
         train(settings_for(model, tmp_path, "kto", batch_size=1), other)
+    several = settings_for(model, tmp_path, "dpo", processes=2)
+    with pytest.raises(ConfigError, match="one process"):
+        preference.examples(prepared(several, other, model))
     for one in (run, other):
         assert not (one / "checkpoints").exists()
         assert not (one / "sft").exists()

@@ -63,7 +63,7 @@ def examples(todo: Job) -> Examples:
     """The examples of the second stage, proved.
 
     Raises:
-        ConfigError: the batches are too small for the method.
+        ConfigError: the batches are too small for the method, or the processes too many.
         DatasetError: there are too few of them.
     """
     method = todo.settings.train.preference
@@ -72,6 +72,12 @@ def examples(todo: Job) -> Examples:
             "train.preference is kto and train.batch_size 1",
             rule="KTO estimates the KL to the reference from the other examples of a batch.",
             remedy="Set train.batch_size to 2 or more.",
+        )
+    if todo.settings.train.processes > 1:
+        raise ConfigError(
+            f"train.preference is {method} and train.processes {todo.settings.train.processes}",
+            rule="The second stage runs in one process.",
+            remedy="Set train.processes to 1, or train.preference to none.",
         )
     left: dict[str, dict[str, str]] = {}
     chosen = {row.row_id: row for row in todo.prepared.rows}
