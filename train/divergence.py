@@ -16,7 +16,7 @@ from train.measure import batches, evaluating, score, vocabulary
 
 #: Rows of a kind that are looked at, the first of the dataset.
 MOST = 32
-_CHUNK = 256  # positions whose distributions are held at once
+_CHUNK = 64  # positions whose distributions are held at once, in float64
 
 
 class Divergence(NamedTuple):
