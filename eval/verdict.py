@@ -110,8 +110,7 @@ def judge(results: EvalResults) -> GateReport:
     )
     return GateReport(
         verdict=verdict,
-        reasons=gate_reasons(verdict, reports, main)
-        + [f"{one.key} has no questions yet" for one in results.sets if not one.questions],
+        reasons=[*gate_reasons(verdict, reports, main), *_notes(results)],
         sets=reports,
         tests=_count(examined),
         gold_hash=main.question_hash,
@@ -168,6 +167,16 @@ class _Examined(NamedTuple):
         found += [one.p_value for one in self.slices if one.p_value is not None]
         found += [one.p_value for one in self.rules]
         return found + [one.p_value for one in self.limits]
+
+
+def _notes(results: EvalResults) -> list[str]:
+    """What was not asked, and why."""
+    found = [f"{one.key} has no questions yet" for one in results.sets if not one.questions]
+    return found + [
+        f"{one.key}: {one.left_out} long answer(s) are left out, for only a judge could compare them"
+        for one in results.sets
+        if one.left_out
+    ]
 
 
 def _draws(results: EvalResults) -> int:

@@ -541,6 +541,7 @@ def test_texts_of_users_are_sealed_and_a_replay_does_without_the_forgotten(
     assert past.fixed
     assert past.broken == []
     assert set(past.slices) == {"no cluster"}
+    assert "only a judge could compare them" in report.reasons[-1]
     file = (folder / "r1/eval_results.json").read_text()
     asked = questions(40)
     assert not any(text in file for text in asked)
