@@ -16,6 +16,8 @@ from ledger.store import Firing, Store
 
 #: What ends the story of a firing.
 LIVE, ROLLED_BACK, REFUSED, DROPPED = "live", "rolled_back", "refused", "dropped"
+# Events by which a version is being tried; `supersede` also ends the one before.
+_TRIED = ("candidate", "share", "begin", "expand", "supersede")
 
 
 class Paid(NamedTuple):
@@ -51,9 +53,9 @@ def link(settings: Settings, store: Store, alias: str) -> int:
         candidate, live = False, False
         for event in events:
             said = {"version": name, "event": event.seq, "who": event.who}
-            if event.kind in ("candidate", "share", "expand", "begin") and event.version == number:
+            if event.version == number and event.kind in _TRIED:
                 candidate = True
-            if event.kind == "promote":
+            elif event.kind == "promote":
                 if event.version == number:
                     candidate, live = False, True
                     new += store.add_outcome(firing.seq, LIVE, said)
