@@ -173,7 +173,7 @@ def _notes(results: EvalResults) -> list[str]:
     """What was not asked, and why."""
     found = [f"{one.key} has no questions yet" for one in results.sets if not one.questions]
     return found + [
-        f"{one.key}: {one.left_out} long answer(s) are left out, for only a judge could compare them"
+        f"{one.key}: {one.left_out} long answer(s) are left out: only a judge could compare them"
         for one in results.sets
         if one.left_out
     ]
