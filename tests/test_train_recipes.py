@@ -17,7 +17,7 @@ from ledger.dataset import Pair
 from ledger.errors import ConfigError, DatasetError
 from ledger.registry import check_adapter
 from ledger.settings import Settings
-from train import divergence, heldout, job, trackers
+from train import divergence, heldout, job, report, trackers
 from train.recipe import resolve
 from train.result import TrainResult
 from train.sft import train
@@ -408,3 +408,19 @@ def test_a_refusal_is_in_the_runs_folder_with_its_reasons(model: Path, tmp_path:
     assert "- served with another chat template: 1" in text
     assert "`chatcmpl-003`" in text
     assert json.loads((run / "train.json").read_text())["kinds"] == {"correction": found.pairs}
+
+
+def test_few_rows_that_cannot_be_trained_on_are_left_out_and_many_are_refused(
+    model: Path, tmp_path: Path
+) -> None:
+    pairs = make_pairs(40)
+    old = {"template_hash": "fw1:template:old"}
+    pairs[:2] = [pair.model_copy(update=old) for pair in pairs[:2]]
+    run = new_run(tmp_path / "run", pairs)
+    settings = tiny_settings(model, tmp_path / "var")
+    todo = prepared(settings, run, model)
+    assert len(todo.prepared.rows) == 38
+    assert "left out 2: served with another chat template" in report.summary(todo)
+    strict = tiny_settings(model, tmp_path / "var", train={"leave_out_share": 0.04})
+    with pytest.raises(DatasetError, match="2 of 40 pairs"):
+        prepared(strict, run, model)

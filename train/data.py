@@ -14,9 +14,9 @@ So the block is closed first, as the template writes it, by tokens that carry no
 A correction is text. One that should have been a call of a tool cannot be trained on and is
 listed; calls and answers of tools earlier in the conversation are part of the prompt.
 
-Each row is proved on its ids before a step is taken; rows that fail are listed by reason and
-training refuses. Nothing is cut, masked or dropped silently. What the answers say is not judged
-here: that is `curate`'s work.
+Each row is proved on its ids before a step is taken. Rows that fail are listed by reason and left
+out; where they are many training refuses (`train.leave_out_share`). Nothing is cut, masked or dropped
+silently. What the answers say is not judged here: that is `curate`'s work.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def refuse(prepared: Prepared) -> None:
         f"{count} of {count + len(prepared.rows)} pairs cannot be trained on as they were served",
         rule="\n".join(lines),
         remedy="Correct or reject these rows and freeze the dataset again, or train without them: "
-        "--leave-out lists them in train.json.",
+        "raise train.leave_out_share; they are listed in train.json.",
     )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # What has no influence on the adapter and may change between an interruption and its resumption.
 _NO_RECIPE = {
     *("checkpoint_steps", "report_to", "min_pairs", "device", "gradient_checkpointing"),
+    "leave_out_share",
     *("beside_server", "server_share", "drain_seconds", "reserve_gib"),
     # Their product counts: a run that had no room goes on with smaller batches.
     *("batch_size", "accumulation"),
@@ -121,7 +122,7 @@ def prepare(
     """Prove the examples and decide the recipe.
 
     Args:
-        leave_out: go on without pairs that cannot be trained on.
+        leave_out: go on without pairs that cannot be trained on, however many they are.
 
     Raises:
         ConfigError: a setting does not fit; nothing was trained.
@@ -147,7 +148,8 @@ def prepare(
         data.prepare(some, tokenizer, longest(settings), template, stop_ids=base.stop_ids(folder))
         for some in (pairs, held)
     )
-    if not leave_out or not prepared.rows:
+    unfit = len(pairs) - len(prepared.rows)
+    if not prepared.rows or not (leave_out or unfit <= settings.train.leave_out_share * len(pairs)):
         data.refuse(prepared)
     if len(prepared.rows) < wanted:
         raise DatasetError(

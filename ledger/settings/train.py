@@ -91,6 +91,10 @@ class Train(Section):
         "them whole in each; for a base that one GPU cannot hold",
     )  # fmt: skip
     checkpoint_steps: int = Field(25, ge=1, description="steps between two checkpoints")
+    leave_out_share: float = Field(
+        0.05, ge=0, le=1, description="most of the pairs that are left out, each by name, because "
+        "they cannot be trained on as they were served; with more of them training refuses",
+    )  # fmt: skip
     min_pairs: int = Field(8, ge=1, description="fewest pairs worth a training run")
     report_to: tuple[str, ...] = Field(
         (), description="metric trackers of transformers: tensorboard, trackio, mlflow, wandb"
