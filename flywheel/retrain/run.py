@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flywheel.retrain import folder, sharing
-from flywheel.retrain.steps import Step, Steps
+from flywheel.retrain.steps import Step, Steps, noted
 from flywheel.server import Server
 from ledger.deployments import Deployment, Deployments, parse_version, version_name
 from ledger.errors import GateRefused, UsageError
@@ -84,7 +84,7 @@ class _Turn:
         if run is not None and (judged := self._judged(run)) is not None:
             # Only the end was cut off, and the world may have moved on since.
             self._say(f"Resuming {run}")
-            return self._finish(run, *judged, {})
+            return self._finish(run, *judged, noted(run))
         sharing.check_machine(self._settings, self._server)
         state = self._deployments.state(self._alias)
         self._check_state(state)
@@ -106,12 +106,14 @@ class _Turn:
         of_alias = [*of_run, "--alias", self._alias]
         curate = ["curate.datasets.build", *of_alias]
         steps.do(Step("curate", curate, made="dataset/manifest.json"))
+        from train.fast.launch import command
+
         train = Step("train", ["train.sft", *of_run], made="train.json")
         if steps.is_done(train.name, train.made):
             steps.do(train)
         else:
             with sharing.server_aside(self._settings, self._server, self._lease, self._say):
-                steps.do(train, launcher=_launcher(self._settings))
+                steps.do(train, launcher=command(self._settings))
         # Hours may have passed: what is live now is what the version has to beat.
         baseline = self._name(self._deployments.state(self._alias).live)
         publish = ["train.publish", *of_alias, "--parent", baseline]
@@ -173,8 +175,3 @@ class _Turn:
 
     def _name(self, version: int) -> str:
         return version_name(self._alias, version, self._settings.model.name)
-
-
-def _launcher(settings: Settings) -> list[str]:
-    """What starts the training: Python, or a launcher of several processes."""
-    return []

@@ -33,6 +33,11 @@ class Stopped(FlywheelError):
         )
 
 
+def noted(run: Path) -> dict[str, float]:
+    """Seconds of each step of a run that finished."""
+    return {file.stem: read_json(file)["seconds"] for file in sorted((run / DONE).glob("*.json"))}
+
+
 class Step(NamedTuple):
     """A step and how it is run.
 
