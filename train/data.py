@@ -15,8 +15,8 @@ A correction is text. One that should have been a call of a tool cannot be train
 listed; calls and answers of tools earlier in the conversation are part of the prompt.
 
 Each row is proved on its ids before a step is taken. Rows that fail are listed by reason and left
-out; where they are many training refuses (`train.leave_out_share`). Nothing is cut, masked or dropped
-silently. What the answers say is not judged here: that is `curate`'s work.
+out; where they are many training refuses (`train.leave_out_share`). Nothing is cut, masked or
+dropped silently. What the answers say is not judged here: that is `curate`'s work.
 """
 
 from __future__ import annotations
