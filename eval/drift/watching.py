@@ -256,7 +256,6 @@ def _ask_gold(
     events = Deployments(store).events(alias)
     live = at(events, alias, now).live
     version = version_name(alias, live, settings.model.name)
-    level = given.false_alarms * SHARES[_GOLD] * given.gold_hours / MONTH
     noticed: list[Noticed] = []
     try:
         scores = ask(version)
@@ -264,15 +263,28 @@ def _ask_gold(
         new = {"asked": None, "version": version, "best": None, "drift": None, **(state or {})}
         new |= {"error": error.problem, "asked": (state or {}).get("asked")}
     else:
-        new, drop = golden.remember(state, version, scores, at=now, level=min(level, 0.4))
-        if drop is not None:
-            noticed = _turn(new, drop, given.gold_drop, now)
+        new, noticed = gold_step(settings, state, version, scores, now=now)
     with store.transaction() as connection:
         if store.watches(alias, connection).get(_GOLD) != state:
             return []
         store.save_watches(alias, {_GOLD: new}, connection, at=now)
         shown = {_GOLD: signals.gold(new, settings)}
         return _tell(settings, store, alias, noticed, shown, now, connection)
+
+
+def gold_step(
+    settings: Settings,
+    state: Mapping[str, Any] | None,
+    version: str,
+    scores: Mapping[str, float],
+    *,
+    now: float,
+) -> tuple[dict[str, Any], list[Noticed]]:
+    """What is remembered after a pass over the gold questions, and what it changed."""
+    given = settings.drift
+    level = given.false_alarms * SHARES[_GOLD] * given.gold_hours / MONTH
+    new, drop = golden.remember(state, version, scores, at=now, level=min(level, 0.4))
+    return new, [] if drop is None else _turn(new, drop, given.gold_drop, now)
 
 
 def _turn(state: dict[str, Any], drop: golden.Drop, part: float, now: float) -> list[Noticed]:
