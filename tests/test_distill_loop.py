@@ -179,7 +179,18 @@ def taught(ours: Ours, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settin
     from train.sft import train
 
     home = tmp_path_factory.mktemp("taught")
-    pairs = [pair.model_copy(update={"split": "train"}) for pair in make_pairs(24)]
+    # One answer to all: random weights learn that, with its end, in seconds.
+    pairs = [
+        pair.model_copy(
+            update={
+                "messages": [
+                    {"role": "user", "content": f"Message {n} is about {n}. Which queue?"},
+                    {"role": "assistant", "content": "billing"},
+                ]
+            }
+        )
+        for n, pair in enumerate(make_pairs(32))
+    ]
     run = home / "teacher"
     settings = ours.settings
     dataset.freeze(run / "dataset", store=ours.store, alias="support", pairs=pairs, created=0.0)
