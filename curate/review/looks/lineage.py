@@ -77,11 +77,10 @@ def training(version: Version) -> Training | None:
     for key, unit in (("pairs", ""), ("steps", ""), ("tokens", ""), ("seconds", " s")):
         if isinstance(value := found.get(key), int | float):
             facts[key] = f"{value:,.0f}{unit}"
-    used = found.get("settings")
-    if isinstance(used, dict):
-        facts |= {
-            key.replace("_", " "): f"{used[key]:g}" for key in _SETTINGS if _number(used, key)
-        }
+    # What the settings left open was decided by the recipe.
+    parts = [part for name in ("settings", "chosen") if isinstance(part := found.get(name), dict)]
+    used = {key: value for part in parts for key, value in part.items()}
+    facts |= {key.replace("_", " "): f"{used[key]:g}" for key in _SETTINGS if _number(used, key)}
     return Training(loss, facts)
 
 
