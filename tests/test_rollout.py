@@ -19,7 +19,7 @@ from flywheel.status import status, status_text
 from ledger import clock
 from ledger.deployments import Deployment, Deployments, fold
 from ledger.errors import GateRefused, StaleDeployment, UsageError
-from ledger.records import DeploymentEvent
+from ledger.records import DeploymentEvent, Feedback
 from ledger.registry.standing import standings
 from ledger.settings import Settings
 from ledger.store import Store
@@ -416,3 +416,81 @@ def test_an_alias_may_have_stages_of_its_own(make_settings: MakeSettings, store:
     change = begin(own, store, "support", version(own, store))
     assert change is not None
     assert change.after.share == 20
+
+
+@pytest.mark.sqlite
+def test_rows_that_stand_for_others_count_for_them(
+    settings: Settings, store: Store, product: Product
+) -> None:
+    """A day later a sample is left, and what is said of all answers stays true."""
+    from ledger.keeping.settle import Settle
+
+    begin(settings, store, "support", version(settings, store))
+    product.live(1.0)
+    whole = judge(settings, store, "support", now=product.now).evidence
+    product.now += 2 * DAY
+    for _ in Settle(store, settings, lambda: product.now).steps():
+        pass
+    left = sum(1 for _ in store.interactions(alias="support"))
+    assert left < 800
+    part = judge(settings, store, "support", now=product.now).evidence
+    for side in ("canary", "control"):
+        assert part["answers"][side] == pytest.approx(whole["answers"][side], rel=0.25)
+    for before, after in zip(whole["metrics"], part["metrics"], strict=True):
+        assert after["control"] == pytest.approx(before["control"], rel=0.25)
+        low, high = after["ratio"]
+        assert low <= before["ratio"][0] + 0.05
+        assert high is None or before["ratio"][1] is None or high >= before["ratio"][1] - 0.05
+
+
+@pytest.mark.sqlite
+def test_one_user_with_many_thumbs_down_moves_nothing(
+    settings: Settings, store: Store, product: Product
+) -> None:
+    from kept_rows import make
+
+    begin(settings, store, "support", version(settings, store))
+    product.live(1.0)
+    state = Deployments(store).state("support")
+    rows = [
+        make(
+            f"angry-{number}",
+            ts=product.now - 3600,
+            version="support@v1",
+            arm="candidate",
+            deployment=state.seq,
+            subject="angry",
+            finish_reason="stop",
+            stored_text=False,
+        )
+        for number in range(300)
+    ]
+    store.add_interactions(rows)
+    with store.transaction() as connection:
+        for row in rows:
+            one = Feedback(feedback_id=row.row_id, row_id=row.row_id, ts=row.ts, rating="down")
+            store.add_feedback(one, connection)
+    found = judge(settings, store, "support", now=product.now)
+    assert found.action == "hold"
+    assert found.evidence["metrics"][0]["harm"] < 0.5
+
+
+@pytest.mark.sqlite
+def test_feedback_that_comes_late_belongs_to_the_side_of_its_row(
+    settings: Settings, store: Store, product: Product
+) -> None:
+    """Also when the user was moved meanwhile, and the stage of the answer is over: not to this."""
+    begin(settings, store, "support", version(settings, store))
+    product.live(1.0)
+    first = [row.row_id for row in store.interactions() if row.arm == "candidate"]
+    before = judge(settings, store, "support", now=product.now).evidence["metrics"][0]
+    for row_id in first[:10]:
+        late = Feedback(feedback_id=f"late-{row_id}", row_id=row_id, ts=product.now, rating="down")
+        assert store.add_feedback(late)
+    after = judge(settings, store, "support", now=product.now).evidence["metrics"][0]
+    assert after["canary"] > before["canary"]
+    assert after["control"] == before["control"]
+    promote(settings, store, "support", version=None, share=50, because="faster")
+    product.live(0.2)
+    fresh = judge(settings, store, "support", now=product.now).evidence
+    assert fresh["answers"]["canary"] < 0.7 * 0.2 * product.a_day

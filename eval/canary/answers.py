@@ -120,12 +120,11 @@ def _said(store: Store, state: Deployment) -> dict[str, tuple[bool, bool]]:
 def _side(rows: list[Any], said: dict[str, tuple[bool, bool]], user_day: float) -> Side:
     users = np.array([row.subject or row.session or row.row_id for row in rows], dtype=object)
     probabilities = np.array([row.inclusion_probability for row in rows], dtype=np.float64)
-    days = [int(row.ts // _DAY) for row in rows]
+    user_days = [f"{user}@{row.ts // _DAY:.0f}" for user, row in zip(users, rows, strict=True)]
     reactions = [said.get(row.row_id) for row in rows]
     return Side(
         users=users.astype(str),
-        weights=_weights([f"{user}@{day}" for user, day in zip(users, days, strict=True)],
-                         probabilities, user_day),
+        weights=_weights(user_days, user_day),
         probabilities=probabilities,
         negative=np.array([bool(one and one[0]) for one in reactions], dtype=bool),
         edited=np.array([bool(one and one[1]) for one in reactions], dtype=bool),
@@ -138,18 +137,21 @@ def _side(rows: list[Any], said: dict[str, tuple[bool, bool]], user_day: float) 
         latency=_floats([row.latency_ms for row in rows]),
         tokens=_floats([row.completion_tokens for row in rows]),
         confidence=_floats([row.mean_logprob for row in rows]),
-    )  # fmt: skip
+    )
 
 
 def _floats(values: list[Any]) -> Floats:
     return np.array([np.nan if one is None else one for one in values], dtype=np.float64)
 
 
-def _weights(user_days: list[str], probabilities: Floats, most: float) -> Floats:
-    """1, and less where a user has more than `most` answers that day."""
+def _weights(user_days: list[str], most: float) -> Floats:
+    """1, and less where a user has more than `most` rows that day.
+
+    Rows, not the answers that they stand for: one row kept of twenty is no sign of a user who
+    writes much, and to shrink it would make what is said about others weigh more.
+    """
     if not user_days:
         return np.empty(0)
-    _, of = np.unique(np.array(user_days), return_inverse=True)
-    answers = np.bincount(of, weights=1 / probabilities)
-    weights: Floats = np.minimum(1.0, most / answers)[of]
+    _, of, rows = np.unique(np.array(user_days), return_inverse=True, return_counts=True)
+    weights: Floats = np.minimum(1.0, most / rows)[of]
     return weights
