@@ -13,14 +13,17 @@ from contextlib import closing
 import pytest
 import sqlalchemy as sa
 from rich.console import Console
+from servers import KEY
 
+from benchmarks.adapters import publish_random_adapter
 from eval.asking import Bar, Wanted, ask, concurrency, identities
 from eval.client import Client, Sampling
 from eval.fake import FakeServer
+from eval.gate import RESULTS, run_gate
 from ledger import clock
 from ledger.database import tables
 from ledger.errors import ServerError
-from ledger.files import write_json
+from ledger.files import read_json, write_json
 from ledger.records import Interaction
 from ledger.registry import ADAPTER_CONFIG, WEIGHTS, Registry
 from ledger.store import GateAnswer, Store
@@ -304,6 +307,8 @@ def test_a_log_gets_a_line_at_each_tenth_with_the_rate_and_the_time_left():
     assert lines((30, 40, 30))[0] == "gate: 30 of 40 answers are known from earlier gates"
     assert lines((5, 5, 5))[-1] == "gate: 5 of 5 answers"
     assert lines((0, 0, 0)) == []
+    # A judge's answers come after the versions', and are counted by themselves.
+    assert lines((5, 5, 5), (3, 6, 3))[-1] == "gate: 3 of 6 answers are known from earlier gates"
 
 
 def test_the_rate_is_of_what_is_asked_now():
@@ -378,3 +383,36 @@ def test_a_gate_that_was_killed_goes_on_where_it_was(make_settings, tmp_path):
     assert results["asked"] == after
     assert results["cached"] == 2 * count - after
     assert "answers are known from earlier gates" in done.stderr
+
+
+def test_a_real_server_is_asked_once(ours, tmp_path):
+    version = publish_random_adapter(ours.settings, "support", ours.model, 23)
+    ours.follow(
+        ours.deployments.candidate("support", version.manifest.version, who="test", why="gate")
+    )
+    ours.server.wait_for_candidate("support", version.name)
+
+    def gate(run, baseline="tiny"):
+        asked = run_gate(
+            ours.settings, "support", version.name, baseline, ours.url, KEY, tmp_path / run
+        )
+        asyncio.run(asked)
+        return read_json(tmp_path / run / RESULTS)
+
+    try:
+        first, again = gate("one"), gate("two")
+    finally:
+        ours.deployments.withdraw("support", who="test", why="gate")
+    questions = len(first["sets"][0]["questions"])
+    assert (first["asked"], first["cached"]) == (2 * questions, 0)
+    assert (again["asked"], again["cached"]) == (0, 2 * questions)
+
+    def texts(results):
+        return {
+            (model, name): [one["text"] for one in samples]
+            for model, given in results["sets"][0]["answers"].items()
+            for name, samples in given.items()
+        }
+
+    assert texts(again) == texts(first)
+    assert again["report"]["sets"] == first["report"]["sets"]

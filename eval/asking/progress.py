@@ -56,6 +56,7 @@ class Bar:
         )
         self._task = self._bar.add_task("asking", total=None)
         self._started = self._said = 0.0
+        self._wanted: int | None = None  # of the pass that is shown: a judge's comes after it
 
     def __enter__(self) -> Bar:
         self._bar.start()
@@ -67,8 +68,8 @@ class Bar:
     def update(self, done: int, total: int, cached: int = 0) -> None:
         """There are so many answers of so many; those of earlier gates are among them."""
         at = time.monotonic()
-        if not self._started:
-            self._started = self._said = at
+        if total != self._wanted:
+            self._wanted, self._started, self._said = total, at, at
             if cached:
                 known = f"{self._name}: {cached} of {total} answers are known from earlier gates"
                 self._console.print(known, highlight=False)
