@@ -55,8 +55,7 @@ def gate_png(report: dict[str, Any], path: Path) -> None:
         axes.set_yticks(range(len(sets)), names, fontsize=9, parse_math=False)
         level = f"{100 * report['confidence']:.0f} %"
         axes.set_xlabel(
-            f"candidate minus baseline, points of score, with the {level} interval; "
-            "dashed: the accepted loss",
+            f"candidate minus baseline, points ({level} interval; dashed: accepted loss)",
             fontsize=9,
         )
     buffer = io.BytesIO()
