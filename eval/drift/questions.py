@@ -109,7 +109,12 @@ def told_apart(before: Sequence[str], after: Sequence[str], level: float) -> Auc
     for train, held_out in folds.split(np.zeros(len(texts)), labels):
         weigh = TfidfTransformer(sublinear_tf=True).fit(counts[train])
         model = LogisticRegression(
-            C=10.0, solver="liblinear", dual=True, class_weight="balanced", random_state=_SEED
+            C=1.0,
+            max_iter=5000,
+            solver="liblinear",
+            dual=True,
+            class_weight="balanced",
+            random_state=_SEED,
         )
         model.fit(weigh.transform(counts[train]), labels[train])
         scores = model.decision_function(weigh.transform(counts[held_out]))
