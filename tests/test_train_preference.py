@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ledger.dataset import Pair
 from ledger.errors import ConfigError, DatasetError
 from ledger.registry import Registry, check_adapter
 from ledger.settings import Settings
+from ledger.store import Store
 from train import job, preference
 from train.publish import publish
 from train.result import TrainResult
@@ -68,10 +70,7 @@ def settings_for(model: Path, folder: Path, method: str, **options: Any) -> Sett
 
 
 def prepared(settings: Settings, run: Path, model: Path) -> job.Job:
-    from contextlib import closing
-
     from ledger.dataset import load
-    from ledger.store import Store
 
     with closing(Store.open(settings)) as store:
         manifest, frozen = load(run / "dataset", store)
@@ -138,8 +137,12 @@ def test_the_first_stage_stays_and_the_second_is_published(
     assert "| second stage | dpo on 24 examples, 6 steps, beta 0.1, learning rate 0.01 |" in card
     assert "- dpo" in card.split("---")[1]
     assert "I will not say" not in card
-    lines = (version.path / "training_data.jsonl").read_text().splitlines()
+    text = (version.path / "training_data.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
     assert len(lines) == 26
+    with closing(Store.open(settings)) as store:
+        opened = list(store.opened_lines(lines, "training_data.jsonl"))
+    assert sum(row is not None and row.get("rejected") == "I do not know" for row in opened) == 24
 
 
 def start(settings: Settings, run: Path, folder: Path) -> subprocess.Popen[str]:

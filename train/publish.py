@@ -74,7 +74,8 @@ def publish(settings: Settings, alias: str, run_dir: Path, parent: str | None) -
         out = {row_id for rows in done.left_out.values() for row_id in rows}
         said = (p for p in pairs if p.split == "train" and p.kind != "disliked")
         trained = (p for p in said if p.row_id not in out)
-        lines = store.sealed_lines(map(_line, trained), TRAINING_DATA)
+        kept = (_line(pair, rejected=done.preference is not None) for pair in trained)
+        lines = store.sealed_lines(kept, TRAINING_DATA)
     adapter = run_dir / result.ADAPTER
     config = check_adapter(adapter, max_rank=settings.serve.max_lora_rank)
     _belongs(settings, alias, done, manifest, adapter)
@@ -204,13 +205,19 @@ def _build(
         )
 
 
-def _line(pair: Pair) -> Line:
-    """One line of training_data.jsonl: the chat fine-tuning form, and which row it came from."""
+def _line(pair: Pair, *, rejected: bool) -> Line:
+    """One line of training_data.jsonl: the chat fine-tuning form, and which row it came from.
+
+    Args:
+        rejected: whether what a correction replaces was trained with, too.
+    """
     fields: dict[str, Any] = {"messages": pair.messages, "source": pair.source}
     if pair.tools:
         fields["tools"] = pair.tools
     if pair.chat_template_kwargs:
         fields["chat_template_kwargs"] = pair.chat_template_kwargs
+    if rejected and pair.rejected:
+        fields["rejected"] = pair.rejected
     return Line(pair.row_id, pair.user, fields)
 
 
