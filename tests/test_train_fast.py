@@ -1,4 +1,4 @@
-"""Packed passes, a loss without the logits of prompts, LoRA layers of one node: the same, faster."""
+"""Packed passes, a loss without logits of prompts, LoRA layers of one node: same, only faster."""
 
 from __future__ import annotations
 

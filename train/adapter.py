@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from ledger.registry import WEIGHTS
+from train.fast.launch import first, full
 
 
 def write(model: Any, folder: Path, base_name: str) -> int:
     """Write the adapter that is trained; returns how many parameters it has.
 
+    Of several processes all must call it, and the first one writes.
+
     Args:
         model: a PEFT model; its adapter `default` is written.
         base_name: the base as the server calls it, not where it lies on this machine.
     """
+    whole = {name: full(p) for name, p in model.named_parameters() if p.requires_grad}
+    trained = sum(weights.numel() for weights in whole.values())
+    if not first():
+        return trained
     building = folder.with_name(f".{folder.name}")
     shutil.rmtree(building, ignore_errors=True)
     config = model.peft_config["default"]
@@ -26,13 +33,14 @@ def write(model: Any, folder: Path, base_name: str) -> int:
             safe_serialization=True,
             save_embedding_layers=False,
             selected_adapters=["default"],
+            state_dict=whole,
         )
     finally:
         config.base_model_name_or_path = before
     (building / "README.md").unlink(missing_ok=True)  # PEFT's draft; ours is made on publishing
     shutil.rmtree(folder, ignore_errors=True)
     building.rename(folder)
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return trained
 
 
 def read(model: Any, folder: Path) -> None:

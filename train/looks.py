@@ -100,7 +100,7 @@ class Looks(TrainerCallback):
         look, before = Look(step, self._agreed(heldout.loss(self.trainer, self._rows))), self.best
         self.looks.append(look)
         better = self._patience > 0 and self.best == look and before != look
-        if better and args.process_index == 0:
+        if better:
             adapter.write(self.trainer.model, self._path(step), "")
         if args.process_index == 0:
             self._folder.mkdir(parents=True, exist_ok=True)

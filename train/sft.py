@@ -14,6 +14,7 @@ Every round starts from the base model. Whether the adapter is any good is the g
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import sys
@@ -34,7 +35,8 @@ from ledger.settings import Settings
 from ledger.settings import load as load_settings
 from ledger.store import Store
 from train import base, data, divergence, heldout, job, order, report, result, room, trackers
-from train.fast import kernels, memory
+from train.fast import kernels, launch, memory
+from train.fast.launch import Processes
 from train.job import Job
 from train.load import arguments, load_model, set_openmp_waiting
 from train.progress import Show, StepReport, Stop, stop_on_signals
@@ -53,7 +55,8 @@ def train(
     Args:
         run_dir: has `dataset/`; gets `adapter/` and `train.json`.
         on_step: told about each step; without one, progress is printed.
-        leave_out: train without the pairs that cannot be trained on instead of refusing.
+        leave_out: train without the pairs that cannot be trained on, however many they are; else
+            above `train.leave_out_share` it is refused.
 
     Returns:
         The result; that of the earlier run where this one was finished already.
@@ -65,7 +68,9 @@ def train(
         FlywheelError: the loss diverged, or the disk does not take what is written.
         KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint was saved if a step was done.
     """
-    with stop_on_signals() as stop, Show() as show:
+    # Of several processes the first one writes and speaks.
+    first = launch.first()
+    with stop_on_signals() as stop, Show(None if first else io.StringIO()) as show:
         with closing(Store.open(settings)) as store:
             manifest, frozen = load_dataset(run_dir / "dataset", store)
         if done := _finished(run_dir, manifest):
@@ -74,13 +79,15 @@ def train(
         try:
             todo = job.prepare(settings, run_dir, folder, manifest, frozen, leave_out=leave_out)
         except DatasetError as error:
-            report.write_refusal(run_dir, error)
+            if first:
+                report.write_refusal(run_dir, error)
             raise
         if on_step is None:
             for line in report.summary(todo):
                 show.say(line)
         try:
-            report.write(todo)
+            if first:
+                report.write(todo)
             with trackers.writing_into(run_dir, settings.train.report_to):
                 return _run(todo, stop, on_step or show.step, show.say)
         except OSError as error:
@@ -121,8 +128,13 @@ def _run(
     # Beside a server: what cannot fit is refused, and the rest is kept to what is free now.
     with room.kept(settings.train, chosen) as there:
         fit = _fits(todo, there)
+        processes = Processes(chosen)
+        # All cut a step alike, as the one with the least room must.
+        fit = fit._replace(
+            tokens=processes.least(fit.tokens), checkpointing=processes.any(fit.checkpointing)
+        )
         if settings.train.preference == "none":
-            first = _first(todo, chosen, fit, run_dir / result.ADAPTER, stop, step, say)
+            first = _first(todo, processes, chosen, fit, run_dir / result.ADAPTER, stop, step, say)
             second = None
         else:
             from train import preference
@@ -130,13 +142,15 @@ def _run(
             examples = preference.examples(todo)  # refuses before the first stage is trained
             kept = run_dir / result.FIRST
             earlier = result.read_stage(kept, todo.identity)
-            first = earlier or _first(todo, chosen, fit, kept, stop, step, say)
+            first = earlier or _first(todo, processes, chosen, fit, kept, stop, step, say)
             second = preference.train(todo, examples, kept, chosen, stop, step, say)
     finished = _result(todo, first, second, chosen)
-    report.write(todo, finished)
-    report.picture(run_dir, finished)
-    result.write(run_dir, finished)
-    shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+    if processes.first:
+        report.write(todo, finished)
+        report.picture(run_dir, finished)
+        result.write(run_dir, finished)
+        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+    processes.wait()
     return finished
 
 
@@ -180,6 +194,7 @@ def _fits(todo: Job, there: room.Room) -> memory.Fit:
 
 def _first(
     todo: Job,
+    processes: Processes,
     chosen: str,
     fit: memory.Fit,
     into: Path,
@@ -217,12 +232,15 @@ def _first(
     resume = last_checkpoint(checkpoints, todo.identity)
     if resume is not None and not looks.resume(int(resume[0].name.rpartition("-")[2])):
         resume = None
+    processes.wait()
     if resume is None:
-        shutil.rmtree(checkpoints, ignore_errors=True)  # nothing in it can be used
+        if processes.first:
+            shutil.rmtree(checkpoints, ignore_errors=True)  # nothing in it can be used
         looks.looks = []
     else:
         say(f"resuming from {resume[0].name} of {steps} steps")
-    watch = Watch(todo.identity, step_tokens, resume[1] if resume else 0.0, stop, step)
+    processes.wait()
+    watch = Watch(todo.identity, step_tokens, resume[1] if resume else 0.0, stop, step, processes)
     trainer = _trainer(todo, checkpoints, chosen, fit, plan, steps)
     data.unchanged(trainer.train_dataset, rows, plan)
     looks.trainer = trainer
@@ -263,9 +281,10 @@ def _first(
 
     parameters = adapter.write(trainer.model, into, todo.settings.model.name)
     stage = stage.model_copy(update={"adapter_parameters": parameters})
-    if into.name == result.FIRST:
+    if into.name == result.FIRST and processes.first:
         result.write_stage(into, stage)
         shutil.rmtree(checkpoints, ignore_errors=True)
+    processes.wait()
     return stage
 
 

@@ -21,6 +21,7 @@ from trl import SFTTrainer
 from ledger.errors import FlywheelError
 from ledger.files import write_json
 from train.fast import setup
+from train.fast.launch import Processes
 from train.fast.passes import Collate, Cut
 from train.progress import StepReport, Stop
 
@@ -130,6 +131,7 @@ class Watch(TrainerCallback):
         recipe: hash of what is being trained; written into each checkpoint.
         step_tokens: tokens of each step of the run, padding not counted.
         seconds: training time of earlier parts of this run.
+        processes: those that train together.
     """
 
     def __init__(
@@ -139,7 +141,9 @@ class Watch(TrainerCallback):
         seconds: float,
         stop: Stop,
         report: Callable[[StepReport], None],
+        processes: Processes | None = None,
     ) -> None:
+        self._processes = processes
         self.recipe, self.step_tokens, self.stop, self.report = recipe, step_tokens, stop, report
         self.seconds = seconds
         self._mark = time.perf_counter()
@@ -160,7 +164,10 @@ class Watch(TrainerCallback):
         self.seconds += passed
         self._here += passed
         self._tokens += self.step_tokens[state.global_step - 1]
-        if self.stop.asked and state.global_step < state.max_steps:
+        asked = self.stop.asked
+        if self._processes is not None:
+            asked = self._processes.any(asked)  # all stop after the same step, or none
+        if asked and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True
 
@@ -194,6 +201,8 @@ class Watch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Mark the checkpoint as whole; everything in it is written by now."""
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         write_json(
             folder / MARKER,
