@@ -164,12 +164,15 @@ def train(
     stop: Stop,
     step: Callable[[StepReport], None],
     say: Callable[[str], None],
+    *,
+    checkpointing: bool = False,
 ) -> Stage:
     """Train the second stage, or go on with it, and write RUN/adapter.
 
     Args:
         first: folder of the first stage's adapter.
         chosen: the device.
+        checkpointing: trade speed for memory, as the first stage had to.
     """
     from train.trainer import Watch, last_checkpoint
 
@@ -197,7 +200,9 @@ def train(
     else:
         say(f"resuming from {resume[0].name} of {steps} steps of {method}")
     watch = Watch(identity, step_tokens, resume[1] if resume else 0.0, stop, step)
-    trainer = _trainer(todo, found.rows, first, checkpoints, chosen, plan, steps)
+    trainer = _trainer(
+        todo, found.rows, first, checkpoints, chosen, plan, steps, checkpointing=checkpointing
+    )
     measured = divergence.rows_to_measure(todo.replay, todo.held, todo.prepared.rows)
     # The first stage's adapter is on now, also where a checkpoint is to be read.
     before_kl = divergence.measure(trainer, measured)
@@ -266,6 +271,8 @@ def _trainer(
     chosen: str,
     plan: list[int],
     steps: int,
+    *,
+    checkpointing: bool = False,
 ) -> Any:
     """TRL's trainer on the base with the first stage's adapter, over the planned order."""
     from datasets import Dataset
@@ -288,6 +295,7 @@ def _trainer(
         steps=steps,
         rate=todo.recipe.preference_learning_rate,
     )
+    given["gradient_checkpointing"] = checkpointing or options.gradient_checkpointing
     try:
         trainer = make(
             model,
