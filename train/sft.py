@@ -143,7 +143,9 @@ def _run(
             kept = run_dir / result.FIRST
             earlier = result.read_stage(kept, todo.identity)
             first = earlier or _first(todo, processes, chosen, fit, kept, stop, step, say)
-            second = preference.train(todo, examples, kept, chosen, stop, step, say)
+            second = preference.train(
+                todo, examples, kept, chosen, stop, step, say, checkpointing=fit.checkpointing
+            )
     finished = _result(todo, first, second, chosen)
     if processes.first:
         report.write(todo, finished)
