@@ -11,13 +11,13 @@ from curate.clusters import ClusterCounts
 from curate.estimates import Interval
 from eval.drift import Signal
 from flywheel.loop.decide import decide
-from flywheel.loop.facts import DAY, HOUR, Alert, Facts, Measured, NewPair
+from flywheel.loop.facts import DAY, HOUR, Facts, Measured, NewPair
 from flywheel.loop.gain import expected_gain, recovered
 from flywheel.loop.history import never_pays, record
 from flywheel.loop.triggers import Look, look_at
 from ledger.deployments import Deployment
 from ledger.settings import Settings
-from ledger.store import Firing, Outcome
+from ledger.store import Alert, Firing, Outcome
 
 AT = 1_800_000_000.0
 
@@ -71,7 +71,7 @@ def looks(settings: Settings, **more: Any) -> dict[str, Look]:
 
 
 def alert(ts: float = AT - 12 * HOUR) -> Alert:
-    return Alert(1, ts, "drift_negatives", ts - 12 * HOUR, ts)
+    return Alert(1, "support", ts, "drift:negatives", ts - 12 * HOUR, ts, {})
 
 
 def gold(effect: float, low: float) -> dict[str, Signal]:

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import sqlalchemy as sa
-from eval.drift import Signal, look
-
 from curate.clusters import ClusterCounts, counts
 from curate.datasets.plan import plan
-from ledger.database import tables
+from eval.drift import Signal, look
 from ledger.deployments import Deployment, Deployments, version_name
 from ledger.files import read_json
 from ledger.records import Evaluation
 from ledger.registry import Registry
 from ledger.settings import Settings
-from ledger.store import Firing, Store
+from ledger.store import Alert, Firing, Store
 
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 7 * 86_400.0
 
@@ -36,16 +33,6 @@ class NewPair(NamedTuple):
     row_id: str
     ts: float
     cluster: int | None
-
-
-class Alert(NamedTuple):
-    """A row of `alerts`: `since` to `until` is the window that it is about."""
-
-    seq: int
-    ts: float
-    kind: str
-    since: float
-    until: float
 
 
 class Measured(NamedTuple):
@@ -124,7 +111,7 @@ def facts(settings: Settings, store: Store, alias: str, *, now: float) -> Facts:
         pool=len(chosen),
         waiting=sum(store.waiting(alias).values()),
         signals=signals,
-        alerts=_alerts(store, alias, last or 0.0),
+        alerts=_drift(store, alias, last),
         clusters={one.cluster: one for one in counts(store, alias, since=since, until=now)},
         verdicts=verdicts,
         firings=firings,
@@ -157,16 +144,10 @@ def _last_retrain(
     return max(times, default=None)
 
 
-def _alerts(store: Store, alias: str, after: float) -> list[Alert]:
+def _drift(store: Store, alias: str, after: float | None) -> list[Alert]:
     """Drift alerts since a moment; what curation reports as new is the trigger `domain`'s."""
-    table = tables.alerts
-    query = (
-        sa.select(table.c.seq, table.c.ts, table.c.kind, table.c.since, table.c.until)
-        .where(table.c.alias == alias, table.c.ts > after, table.c.kind.like("drift%"))
-        .order_by(table.c.seq)
-    )
-    with store.reading() as connection:
-        return [Alert(*row) for row in connection.execute(query)]
+    found = store.alerts(alias, kind="drift:", since=after or 0.0)
+    return [one for one in reversed(found) if after is None or one.ts > after]
 
 
 def _spent(settings: Settings, store: Store, alias: str, now: float) -> tuple[float, float | None]:

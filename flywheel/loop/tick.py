@@ -155,23 +155,20 @@ class _Turn:
             )
 
     def _watch(self) -> None:
-        from eval.drift import watch
+        from eval.drift import gold_asker, watch
 
         self.at = "watch"
-        seen = watch(self._settings, self._store, self._alias, now=now(), ask_gold=self._gold())
+        asker = gold_asker(self._settings, self._alias, self._wheel.url)
+        seen = watch(self._settings, self._store, self._alias, now=now(), ask_gold=asker)
         for alert in seen.new_alerts:
-            self.note("watch", str(alert.said))
-
-    def _gold(self) -> Any:
-        """How drift asks the gold questions of the live server, on its schedule."""
-        from eval.drift import gold_asker
-
-        return gold_asker(self._settings, self._alias, self._wheel.url)
+            self.note("watch", alert.said)
+        for problem in seen.problems:
+            self.note("watch", problem, failed=True)
 
     def _roll_out(self) -> None:
         from eval.canary import judge
-
         from flywheel.rollout import advance
+        from flywheel.rollout.shadow import shadow
 
         self.at = "rollout"
         state = Deployments(self._store).state(self._alias)
@@ -181,6 +178,9 @@ class _Turn:
             found = judge(self._settings, self._store, self._alias, now=now())
             self.note("rollout", f"{found.action}: {found.said}")
             return
+        shadowed = shadow(self._settings, self._store, self._alias, url=self._wheel.url, now=now())
+        if shadowed.said:
+            self.note("shadow", shadowed.said)
         self._ours()
         change = advance(self._settings, self._store, self._alias, now=now(), who=WHO)
         if change is not None:

@@ -71,7 +71,7 @@ def _drift(facts: Facts, settings: Triggers) -> Look:
         since = "" if facts.last_retrain is None else " since the last retrain"
         return Look("drift", "quiet", f"no drift alert{since}")
     first = min(one.since for one in facts.alerts)
-    kinds = sorted({one.kind.removeprefix("drift_").removeprefix("drift:") for one in facts.alerts})
+    kinds = sorted({one.kind.removeprefix("drift:") for one in facts.alerts})
     said = f"drift noticed ({', '.join(kinds)}), its window began {_when(first)}"
     ours = tuple(one for one in facts.pairs if one.ts >= first)
     return _with_pairs(

@@ -37,7 +37,7 @@ from ledger.settings import Settings
 from ledger.store import Store
 
 QUEUES = tuple(topic.queue for topic in (*TOPICS, *NEW_PRODUCT))
-_BASE_KNOWS, _BASE_GUESSES, _BEST = 0.8, 0.15, 0.97
+_BASE_KNOWS, _BASE_GUESSES, _BEST = 0.9, 0.15, 0.98
 _ENOUGH = 12.0
 _RANK = 4
 # What a queue's questions speak of, so that the fake can tell a question's topic from its words.

@@ -98,9 +98,9 @@ class World(NamedTuple):
     new_product: float | None = None
     new_share: float = 0.3
     edits: float = 0.25
-    downs: float = 0.15
-    ups: float = 0.05
-    noise: float = 0.01
+    downs: float = 0.10
+    ups: float = 0.35
+    noise: float = 0.005
     seed: int = 5
 
     def topics(self, day: float) -> Sequence[tuple[Topic, float]]:
