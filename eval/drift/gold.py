@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from eval.stats import bootstrap_interval
+from eval.stats import bootstrap_interval, mcnemar_exact
 from ledger import checking
 from ledger import settings as configuration
 from ledger.gold import GoldQuestion
@@ -99,6 +99,10 @@ def compare(best: Mapping[str, float], scores: Mapping[str, float], level: float
         raise ValueError("two passes over different questions")
     lost = [best[name] - scores[name] for name in sorted(best)]
     interval = bootstrap_interval(lost, confidence=1 - 2 * level, resamples=20_000)
+    broken, fixed = sum(one > 0 for one in lost), sum(one < 0 for one in lost)
+    if mcnemar_exact(fixed, broken) > 2 * level:
+        # A resample of few changed answers is too sure; the exact test has to agree.
+        interval = type(interval)(min(interval.low, 0.0), max(interval.high, 0.0))
     whole = len(lost)
     return Drop(sum(lost) / whole, interval.low, interval.high, sum(best.values()) / whole, whole)
 
