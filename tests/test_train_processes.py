@@ -126,6 +126,57 @@ def test_two_processes_that_were_killed_go_on_as_if_nothing_had_happened(
     assert_equal(alone, run)
 
 
+_SHARDED = """
+import sys
+sys.path[:0] = ["tests", "."]
+import torch, torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from test_train_fast import adapted, assert_same, one_by_one, some_rows
+from train.fast import setup
+from train.fast.launch import full
+from train.fast.passes import Collate, Cut
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+rank, mesh = dist.get_rank(), init_device_mesh("cpu", (2,))
+model, rows = adapted("Qwen2"), some_rows(13, 7, 30, 130, 2, 30)
+loss, grads = one_by_one(model, rows)
+setup.prepare(model, kind="none")
+for layer in model.get_base_model().base_model.layers:
+    fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+fully_shard(model, mesh=mesh, reshard_after_forward=True)
+given = Collate(Cut(150, processes=2, rank=rank))(rows)
+total = torch.zeros(())
+for one in given["passes"]:
+    part = model(**one) / given["items"] * 2
+    part.backward()
+    total += part.detach()
+dist.all_reduce(total)
+assert abs(float(total) / 2 - loss) < 1e-4 * loss, (total, loss)
+found = {name: full(p.grad) for name, p in model.named_parameters() if p.requires_grad}
+assert_same(found, grads)
+print("same", flush=True)
+dist.destroy_process_group()
+"""
+
+
+def test_a_base_that_is_shared_by_two_gives_the_gradient_of_a_whole_one() -> None:
+    """FSDP itself, on the CPU, round our layers and our loss; accelerate has it for GPUs alone."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
+            *("--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--no-python"),
+            *(sys.executable, "-c", _SHARDED),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("same") == 2
+
+
 def test_the_command_that_starts_them(model: Path, tmp_path: Path) -> None:
     settings, _ = of(model, tmp_path, processes=1)
     assert command(settings) == [sys.executable, "-m"]

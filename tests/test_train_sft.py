@@ -80,6 +80,10 @@ def test_training_learns_and_says_what_it_did(trained: tuple[Path, TrainResult])
     assert found.sources == {"operator": 14, "user": 26}
     assert found.tokens == 3 * found.lengths["total"]
     assert found.end_of_turn == "<|im_end|>"
+    assert found.hardware["packed"] is True
+    assert found.hardware["pass_tokens"] >= found.lengths["max"]
+    # The process has Python and the libraries in its memory beside what was estimated.
+    assert 0 < found.hardware["estimated_peak_gib"] < found.hardware["peak_gib"]
     assert found.heldout is not None
     assert found.heldout["pairs"] == 4
     assert found.heldout["after"] < found.heldout["before"] - 1

@@ -245,6 +245,8 @@ def _first(
     watch = Watch(todo.identity, step_tokens, resume[1] if resume else 0.0, stop, step, processes)
     trainer = _trainer(todo, checkpoints, chosen, fit, plan, steps)
     data.unchanged(trainer.train_dataset, rows, plan)
+    for note in trainer.fast.notes:
+        say(note)
     looks.trainer = trainer
     trainer.add_callback(watch)
     trainer.add_callback(looks)
@@ -278,6 +280,15 @@ def _first(
         tokens=sum(step_tokens[:done]),
         seconds=round(watch.seconds, 3),
         adapter_parameters=0,
+        details={
+            "pass_tokens": fit.tokens,
+            "packed": trainer.fast.packed,
+            "kernels": trainer.fast.kernels,
+            "gradient_checkpointing": fit.checkpointing,
+            "processes": processes.count,
+            "estimated_peak_gib": round(fit.peak / 2**30, 2),
+            "peak_gib": round(memory.measured(chosen) / 2**30, 2),
+        },
     )
     from train import adapter
 
@@ -322,6 +333,7 @@ def _trainer(
                     # Base and adapter meet in the base's format by themselves (train.fast.linear);
                     # with dropout the layers are PEFT's, which need autocast for that.
                     "bf16": settings.model.dtype == "bfloat16" and options.dropout > 0,
+                    "ddp_find_unused_parameters": False,  # all of an adapter is used
                 },
                 completion_only_loss=True,
             ),
@@ -389,7 +401,7 @@ def _result(todo: Job, first: Stage, second: Stage | None, chosen: str) -> Train
         seed=settings.train.seed,
         adapter_parameters=last.adapter_parameters,
         adapter_sha256=file_sha256(todo.run_dir / result.ADAPTER / WEIGHTS),
-        hardware=base.hardware(chosen),
+        hardware={**base.hardware(chosen), **first.details},
         versions=base.versions(),
         created=time.time(),
     )
@@ -416,8 +428,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"interrupted: {interrupt}", file=sys.stderr)
         return 130
-    for line in report.outcome(done):
-        print(line)
+    if launch.first():
+        for line in report.outcome(done):
+            print(line)
     return 0
 
 
