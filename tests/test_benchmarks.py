@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from conftest import MakeSettings
-from tiny import build_tiny_model
+from tiny import build_tiny_model, embedded_model
 
-from benchmarks import capture, curate, report, swap
+from benchmarks import capture, curate, report, swap, train, train_gpu
 from benchmarks.adapters import RANK, publish_random_adapter
 from benchmarks.load import Load
 from ledger.fingerprint import base_fingerprint
@@ -110,6 +111,35 @@ def test_random_adapters_are_servable_versions_that_depend_on_their_seed(
     names = load_file(one.path / WEIGHTS)
     assert len(names) == 2 * 7 * 2  # A and B of seven modules in two layers
     assert all(abs(array).sum() > 0 for array in names.values())
+
+
+def test_training_rows_are_the_same_for_both_and_carry_the_answer_alone() -> None:
+    from transformers import AutoTokenizer
+
+    chats = train.conversations(12)
+    assert chats == train.conversations(12)
+    tokenizer = AutoTokenizer.from_pretrained(embedded_model())
+    for chat, row in zip(chats, train.tokenized(chats, tokenizer), strict=True):
+        said = [token for token in row["labels"] if token != -100]
+        assert len(row["labels"]) == len(row["input_ids"])
+        assert tokenizer.decode(said).startswith(chat["completion"][0]["content"])
+
+
+@pytest.mark.filterwarnings("default")  # the libraries' own, under training
+def test_the_gpu_benchmark_trains_a_tiny_shape_and_names_what_breaks() -> None:
+    _, ours, _ = train_gpu.variants(tiny=True)
+    until = time.perf_counter() + 120
+    found = train_gpu.measure(ours, "tiny", "cpu", until, profile=False)
+    assert found.error == ""
+    assert found.tokens_per_second > 0
+    broken = train_gpu.measure(ours._replace(dtype="no_such"), "tiny", "cpu", until, profile=False)
+    assert "no_such" in broken.error
+    numbers = train_gpu.numbers_of([found, broken], (6_530_000_000, 7_620_000_000), 1.0)
+    assert numbers["tokens_per_second"] == found.tokens_per_second
+    row = train_gpu.row_of(broken, (1, 1))
+    assert "no_such" in str(row[2])
+    fast = found._replace(tokens_per_second=16_281.0)
+    assert train_gpu.numbers_of([fast], (6_530_000_000, 7_620_000_000), 1.0)["mfu"] == 0.43
 
 
 def test_the_benchmark_of_curation_builds_twice_and_opens_the_page(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ BELOW: dict[str, tuple[str, ...]] = {
 # The only homes of the large libraries, as prefixes of a path.
 HOMES = {
     "vllm": ("serve/plugin.py", "serve/adapters.py", "benchmarks/load.py"),
-    "trl": ("train/",),
-    "peft": ("train/",),
+    "trl": ("train/", "benchmarks/train"),
+    "peft": ("train/", "benchmarks/train"),
     "openai": ("eval/", "curate/clusters/", "curate/distill/", "flywheel/demo/", "benchmarks/"),
     "torch": ("serve/", "train/", "flywheel/", "benchmarks/"),
     "transformers": ("serve/", "train/", "flywheel/", "benchmarks/"),
