@@ -14,16 +14,18 @@ import pytest
 import sqlalchemy as sa
 from rich.console import Console
 from servers import KEY
+from tiny import write_config
 
 from benchmarks.adapters import publish_random_adapter
 from eval.asking import Bar, Wanted, ask, concurrency, identities
 from eval.client import Client, Sampling
 from eval.fake import FakeServer
 from eval.gate import RESULTS, run_gate
+from eval.reports import JUNIT, MARKDOWN, PAGE, PICTURE
 from ledger import clock
 from ledger.database import tables
 from ledger.errors import ServerError
-from ledger.files import read_json, write_json
+from ledger.files import read_json, write_json, write_jsonl
 from ledger.records import Interaction
 from ledger.registry import ADAPTER_CONFIG, WEIGHTS, Registry
 from ledger.store import GateAnswer, Store
@@ -324,12 +326,39 @@ def test_a_terminal_gets_a_bar():
     assert "6/8" in console.file.getvalue()
 
 
+# -- what it leaves ----------------------------------------------------------------------------
+
+
+@pytest.mark.sqlite
+def test_a_gate_and_its_replay_write_the_reports(make_settings, tmp_path):
+    new, old = "support@v2", "support@v1"
+    line = {"messages": [{"role": "user", "content": "say it"}], "slice": "one"}
+    line["checks"] = [{"type": "exact", "value": "it"}]
+    gold = tmp_path / "gold.jsonl"
+    write_jsonl(gold, ({**line, "id": f"q{n}"} for n in range(40)))
+    settings = make_settings(aliases={"support": {"gate": {"gold": [str(gold)], "margin": 0.1}}})
+    config = write_config(settings, tmp_path / "config.yaml")
+    folder = settings.runs / "r1"
+    with FakeServer({"base": lambda _: "no", old: lambda _: "it", new: lambda _: "bad"}) as server:
+        report = asyncio.run(run_gate(settings, "support", new, old, server.url, "none", folder))
+    assert report.also == {"base": 0.0}  # asked in the same pass
+    reports = (MARKDOWN, JUNIT, PAGE, PICTURE)
+    assert {path.name for path in folder.iterdir()} == {*reports, RESULTS}
+    for name in reports:
+        (folder / name).unlink()
+    command = [sys.executable, "-m", "flywheel.cli", "--config", str(config), "gate"]
+    done = subprocess.run([*command, "--replay", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 100, done.stderr
+    assert "Broken answers (40): gold" in done.stdout
+    assert str(folder / PAGE) in done.stderr
+    assert {path.name for path in folder.iterdir()} == {*reports, RESULTS}
+    assert new in (folder / MARKDOWN).read_text()
+
+
 # -- the real thing, killed half way -----------------------------------------------------------
 
 
 def test_a_gate_that_was_killed_goes_on_where_it_was(make_settings, tmp_path):
-    from tiny import write_config
-
     model_folder(tmp_path / "model")
     gold = tmp_path / "gold.jsonl"
     count = 120

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import re
 from xml.etree import ElementTree as ET
 
 import pytest
 from browser import PHONE, axe_findings, is_wider_than_the_screen, screenshot
-from click.testing import CliRunner
-from gate_made import NEW, OLD, SECRET, made
+from gate_made import SECRET, made
 from rich.console import Console
-from tiny import write_config
 
-from eval import results as stored
-from eval.fake import FakeServer
-from eval.gate import run_gate
 from eval.reports import JUNIT, MARKDOWN, PAGE, PICTURE, print_report, write_reports
 from eval.reports.changed import changed
 from eval.reports.junit import junit
 from eval.reports.markdown import markdown
 from eval.reports.page import page, pieces
-from flywheel.cli import cli
-from ledger.errors import GateRefused
-from ledger.files import write_jsonl
 
 FILES = (MARKDOWN, JUNIT, PAGE, PICTURE)
 
@@ -259,28 +250,3 @@ def test_a_candidate_that_is_not_live_has_reports_too(tmp_path):
     for name in (MARKDOWN, JUNIT, PAGE):
         assert "it answers like the base" in (tmp_path / name).read_text()
     assert "not really live" in printed(report, results)
-
-
-@pytest.mark.sqlite
-def test_a_gate_and_its_replay_write_them(make_settings, tmp_path):
-    line = {"messages": [{"role": "user", "content": "say it"}], "slice": "one"}
-    line["checks"] = [{"type": "exact", "value": "it"}]
-    gold = tmp_path / "gold.jsonl"
-    write_jsonl(gold, ({**line, "id": f"q{n}"} for n in range(40)))
-    settings = make_settings(aliases={"support": {"gate": {"gold": [str(gold)], "margin": 0.1}}})
-    config = write_config(settings, tmp_path / "config.yaml")
-    folder = settings.runs / "r1"
-    models = {"base": lambda _: "no", OLD: lambda _: "it", NEW: lambda _: "wrong"}
-    with FakeServer(models) as server:
-        report = asyncio.run(run_gate(settings, "support", NEW, OLD, server.url, "none", folder))
-    assert report.also == {"base": 0.0}  # asked in the same pass
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, stored.RESULTS])
-    for name in FILES:
-        (folder / name).unlink()
-    done = CliRunner().invoke(cli, ["--config", str(config), "gate", "--replay", str(folder)])
-    assert isinstance(done.exception, GateRefused)
-    assert "Broken answers (40): gold" in done.output
-    assert NEW in (folder / MARKDOWN).read_text()
-    assert OLD in (folder / PAGE).read_text()
-    assert (folder / PICTURE).exists()
-    assert (folder / JUNIT).exists()
