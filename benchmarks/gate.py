@@ -10,7 +10,9 @@ another order. Compared are wall times of processes, from the command to its end
 waits. The part of the peer that is there whatever is asked (`seconds_peer_fixed`) is measured with
 one question. All must count the same answers as right.
 
-Two more numbers need no peer: a gate that was asked before (`seconds_again`), and one of a new
+`seconds_by_question` and `seconds_by_version` are of the asking alone in two orders: all versions of
+a question side by side, as the gate asks, or one version after the other. Two more numbers need no
+peer: a gate that was asked before (`seconds_again`), and one of a new
 candidate against a live version that an earlier gate asked (`seconds_live_known`), as each gate
 but the first one is.
 """
@@ -95,6 +97,23 @@ async def answers(url: str, asked: Sequence[str]) -> dict[str, list[str]]:
             listed = [Question(model, _messages(text), MAX_TOKENS) for text in asked]
             found[model] = [answer.text for answer in await client.ask_all(listed)]
     return found
+
+
+async def orders(url: str, asked: Sequence[str]) -> dict[str, float]:
+    """Seconds of asking in each order: all versions of a question side by side, or one version
+    after the other; forth and back, so that a machine that gets slower hits both."""
+    by_question = [(model, text) for text in asked for model in (CANDIDATE, LIVE)]
+    by_version = [(model, text) for model in (CANDIDATE, LIVE) for text in asked]
+    spent: dict[str, list[float]] = {"by_question": [], "by_version": []}
+    async with Client(url, "none", concurrency=AT_ONCE) as client:
+        for name, pairs in (
+            *(("by_question", by_question), ("by_version", by_version)),
+            *(("by_version", by_version), ("by_question", by_question)),
+        ):
+            started = time.perf_counter()
+            await client.ask_all([Question(m, _messages(text), MAX_TOKENS) for m, text in pairs])
+            spent[name].append(time.perf_counter() - started)
+    return {f"seconds_{name}": round(statistics.mean(each), 2) for name, each in spent.items()}
 
 
 def gate(config: Path, url: str, run: Path, count: int) -> Gated:
@@ -193,6 +212,7 @@ def measure(folder: Path, *, count: int, rounds: int, peers: Sequence[str]) -> d
                     ours()
                 else:
                     theirs(name)
+        ordered = asyncio.run(orders(running.url, texts))
         again = gate(config, running.url, fresh(folder / "runs" / "again"), count)
         forget(settings, CANDIDATE)
         known = gate(config, running.url, fresh(folder / "runs" / "known"), count)
@@ -210,6 +230,7 @@ def measure(folder: Path, *, count: int, rounds: int, peers: Sequence[str]) -> d
         "cached_live_known": known.cached,
         "right_candidate": expected[CANDIDATE],
         "right_live": expected[LIVE],
+        **ordered,
     }
     for name in peers:
         numbers[f"seconds_{name}"] = round(statistics.median(times[name]), 2)
@@ -246,6 +267,8 @@ def table_of(numbers: dict[str, Any], peers: Sequence[str]) -> str:
         ),
         ("one pass, the live version known from an earlier gate", numbers["seconds_live_known"]),
         ("one pass, asked before", numbers["seconds_again"]),
+        ("asking alone, versions side by side", "", numbers["seconds_by_question"]),
+        ("asking alone, one version after the other", "", numbers["seconds_by_version"]),
     ]
     head = ("", "seconds, command to end", "of it asking", "ours against it")
     return markdown(head, [(*row, *[""] * (len(head) - len(row))) for row in rows])
