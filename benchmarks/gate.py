@@ -10,9 +10,9 @@ another order. Compared are wall times of processes, from the command to its end
 waits. The part of the peer that is there whatever is asked (`seconds_peer_fixed`) is measured with
 one question. All must count the same answers as right.
 
-`seconds_by_question` and `seconds_by_version` are of the asking alone in two orders: all versions of
-a question side by side, as the gate asks, or one version after the other. Two more numbers need no
-peer: a gate that was asked before (`seconds_again`), and one of a new
+`seconds_by_question` and `seconds_by_version` are of the asking alone in two orders: all versions
+of a question side by side, as the gate asks, or one version after the other. Two more numbers need
+no peer: a gate that was asked before (`seconds_again`), and one of a new
 candidate against a live version that an earlier gate asked (`seconds_live_known`), as each gate
 but the first one is.
 """

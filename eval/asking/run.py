@@ -2,9 +2,9 @@
 
 All models' copies of a question stand side by side, so that they meet the same load and the same
 moment: their latencies can be compared, and a server that gets slower hits all alike. Measured
-with vLLM (`benchmarks/gate.py`), one version after the other is not faster: its prefix cache is keyed
-by adapter, so copies of a question share nothing there whatever their order, and the beginning
-that questions of one set have in common stays cached for each adapter.
+with vLLM (`benchmarks/gate.py`), one version after the other is not faster: its prefix cache is
+keyed by adapter, so copies of a question share nothing there whatever their order, and the
+beginning that questions of one set have in common stays cached for each adapter.
 """
 
 from __future__ import annotations
