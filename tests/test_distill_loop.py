@@ -194,8 +194,10 @@ def taught(ours: Ours, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settin
     run = home / "teacher"
     settings = ours.settings
     dataset.freeze(run / "dataset", store=ours.store, alias="support", pairs=pairs, created=0.0)
+    raw = json.loads(settings.model_dump_json(exclude_unset=True))
+    raw["train"] |= {"epochs": 25, "learning_rate": 1e-2, "checkpoint_steps": 100}
     with one_thread(), _quiet():
-        train(settings, run, lambda step: None)
+        train(parse(raw, name="teacher"), run, lambda step: None)
     teacher = publish(settings, "support", run, None)
     ours.follow(
         ours.deployments.promote("support", teacher.manifest.version, who="test", why="a teacher")
