@@ -220,6 +220,50 @@ def test_lora_layers_agree_with_pefts_in_half_precision() -> None:
         assert (grad - exact).norm() < 0.05 * size, name
 
 
+def test_layers_that_read_one_input_are_one_node_and_others_are_not() -> None:
+    import torch
+
+    model = adapted()
+    layer = model.get_base_model().base_model.layers[0]
+    attend, mlp = layer.self_attn, layer.mlp
+    x, y = torch.randn(1, 5, 32), torch.randn(1, 5, 32)
+    wanted = [attend.q_proj(x), attend.k_proj(x), attend.v_proj(y), attend.k_proj(y)]
+    linear.fuse(model)
+    # As models call them; then one with another input, and one alone.
+    found = [attend.q_proj(x), attend.k_proj(x), attend.v_proj(y), attend.k_proj(y)]
+    for ours, pefts in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, pefts, rtol=1e-4, atol=1e-5)
+
+    def node(result: Any) -> Any:
+        return result.grad_fn.next_functions[0][0]  # behind the view
+
+    assert node(found[0]) is node(found[1])
+    assert node(found[0]) is not node(found[3])
+    assert node(mlp.gate_proj(x)) is node(mlp.up_proj(x))
+
+
+def test_copies_for_a_step_are_of_the_weights_as_they_are_and_go_with_it() -> None:
+    import torch
+
+    model = adapted().to(torch.bfloat16)
+    for name, weights in model.named_parameters():
+        if "lora_" in name:
+            weights.data = weights.data.float()
+    linear.fuse(model)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    before = model(input_ids=ids).logits
+    with linear.copied(model):
+        assert torch.equal(model(input_ids=ids).logits, before)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if "lora_B" in name:
+                weights.mul_(3)
+    after = model(input_ids=ids).logits
+    assert not torch.equal(after, before)
+    with linear.copied(model):
+        assert torch.equal(model(input_ids=ids).logits, after)
+
+
 def test_an_adapter_can_be_switched_off_saved_and_read_as_before(tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
@@ -304,10 +348,11 @@ def test_kernels_follow_the_device_and_the_length_of_the_run(
 ) -> None:
     monkeypatch.setattr(kernels, "liger_is_there", lambda: True)
     assert kernels.choose("auto", device="cpu", tokens=10**9) == "none"
-    assert kernels.choose("auto", device="cuda", tokens=10**9) == "compile"
-    assert kernels.choose("auto", device="cuda", tokens=10**5) == "liger"
+    assert kernels.choose("auto", device="cuda", tokens=10**9) == "liger"
+    assert kernels.choose("compile", device="cuda", tokens=10**5) == "compile"
     assert kernels.choose("none", device="cuda", tokens=10**9) == "none"
     monkeypatch.setattr(kernels, "liger_is_there", lambda: False)
+    assert kernels.choose("auto", device="cuda", tokens=10**9) == "compile"
     assert kernels.choose("auto", device="cuda", tokens=10**5) == "none"
     assert kernels.apply(adapted().get_base_model(), "liger") == "none"
 

@@ -20,7 +20,7 @@ from trl import SFTTrainer
 
 from ledger.errors import FlywheelError
 from ledger.files import write_json
-from train.fast import setup
+from train.fast import linear, setup
 from train.fast.launch import Processes
 from train.fast.passes import Collate, Cut
 from train.progress import StepReport, Stop
@@ -96,6 +96,11 @@ class Trainer(WholeCheckpoints, SFTTrainer):
             batch_size=self._step_rows,
             shuffle=False,
             collate_fn=self._collate,
+            # The next step's rows are made ready while a GPU works; on the CPU they would only
+            # take a core from it.
+            num_workers=int(self.accelerator.device.type == "cuda"),
+            prefetch_factor=4 if self.accelerator.device.type == "cuda" else None,
+            pin_memory=False,
         )
 
     def training_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
@@ -110,13 +115,14 @@ class Trainer(WholeCheckpoints, SFTTrainer):
         # Gradients of processes are averaged, and so are losses when they are logged.
         share = self.accelerator.num_processes / max(1, items)
         total = torch.zeros((), device=self.accelerator.device)
-        for number, one in enumerate(passes):
-            last = number == len(passes) - 1
-            with nullcontext() if last else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager():
-                    loss = model(**self._prepare_input(one)) * share
-                self.accelerator.backward(loss)
-            total += loss.detach()
+        with linear.copied(self.model):
+            for number, one in enumerate(passes):
+                last = number == len(passes) - 1
+                with nullcontext() if last else self.accelerator.no_sync(model):
+                    with self.compute_loss_context_manager():
+                        loss = model(**self._prepare_input(one)) * share
+                    self.accelerator.backward(loss)
+                total += loss.detach()
         return total
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
