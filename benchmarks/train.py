@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import random
 import resource
+import statistics
 import time
 from multiprocessing.connection import Connection
 from tempfile import TemporaryDirectory
@@ -43,7 +44,7 @@ class Side(NamedTuple):
     """
 
     tokens_per_second: float
-    heldout_loss: float
+    heldout_losses: list[float]
     peak_gb: float
     tokens: int
     products: int
@@ -159,7 +160,7 @@ def ours(rows: list[dict[str, list[int]]], epochs: float, out: str) -> Any:
 
     folder = embedded_model()
     sizes = [len(row["input_ids"]) for row in rows]
-    plan = order.plan(sizes, epochs=epochs, step_rows=ROWS, seed=17)
+    plan = order.plan(sizes, epochs=epochs, step_rows=ROWS, seed=17, alike=False)
     attention = setup.implementation(AutoConfig.from_pretrained(folder), "auto")
     return Trainer(
         model=AutoModelForCausalLM.from_pretrained(
@@ -179,20 +180,19 @@ def ours(rows: list[dict[str, list[int]]], epochs: float, out: str) -> Any:
     )  # fmt: skip
 
 
-def heldout_loss(model: Any, rows: list[dict[str, list[int]]]) -> float:
-    """Mean loss on the answers, nats a token, a row at a time in float32."""
+def heldout_losses(model: Any, rows: list[dict[str, list[int]]]) -> list[float]:
+    """Mean loss on the answer of each row, nats a token, a row at a time in float32."""
     import torch
 
     model = model.eval().float()
-    total, tokens = 0.0, 0
+    losses = []
     for row in rows:
         labels = torch.tensor(row["labels"][1:])
         at = (labels != -100).nonzero().flatten()
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([row["input_ids"]]), logits_to_keep=at).logits[0]
-        total += float(torch.nn.functional.cross_entropy(logits, labels[at], reduction="sum"))
-        tokens += len(at)
-    return total / tokens
+        losses.append(float(torch.nn.functional.cross_entropy(logits, labels[at])))
+    return losses
 
 
 def peak_tflops() -> float:
@@ -232,14 +232,14 @@ def side(pipe: Connection, which: str, count: int, epochs: float, held: int, tur
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     pipe.send("waits")
     pipe.recv()
-    loss = heldout_loss(trainer.model, rows[count:])
+    losses = heldout_losses(trainer.model, rows[count:])
     tokens = round(epochs * sum(len(row["input_ids"]) for row in rows[:count]))
     products = sum(
         p.numel()
         for name, p in trainer.model.named_parameters()
         if "lora_" not in name and p.dim() == 2 and "embed" not in name and "lm_head" not in name
     )
-    pipe.send(Side(tokens / watch.seconds, loss, most / 1e9, tokens, products, peak_tflops()))
+    pipe.send(Side(tokens / watch.seconds, losses, most / 1e9, tokens, products, peak_tflops()))
 
 
 def measure(count: int, epochs: float, held: int) -> dict[str, Any]:
@@ -268,12 +268,17 @@ def measure(count: int, epochs: float, held: int) -> dict[str, Any]:
     for process in processes:
         process.join()
     one, other = found[0], found[1]
+    differences = [a - b for a, b in zip(one.heldout_losses, other.heldout_losses, strict=True)]
+    middle = statistics.fmean(differences)
+    spread = 1.96 * statistics.stdev(differences) / len(differences) ** 0.5
     return {
         "tokens_per_second": round(one.tokens_per_second, 1),
         "tokens_per_second_plain": round(other.tokens_per_second, 1),
         "ratio": round(one.tokens_per_second / other.tokens_per_second, 3),
-        "heldout_loss": round(one.heldout_loss, 4),
-        "heldout_loss_plain": round(other.heldout_loss, 4),
+        "heldout_loss": round(statistics.fmean(one.heldout_losses), 4),
+        "heldout_loss_plain": round(statistics.fmean(other.heldout_losses), 4),
+        "heldout_difference_low": round(middle - spread, 4),
+        "heldout_difference_high": round(middle + spread, 4),
         "mfu": round(4 * one.products * one.tokens_per_second / 1e12 / one.tflops, 4),
         "peak_gb": round(one.peak_gb, 2),
         "peak_gb_plain": round(other.peak_gb, 2),
@@ -289,7 +294,7 @@ def main() -> None:
 
     command = parser("benchmarks.train", __doc__)
     command.add_argument("--rows", type=int, default=160, help="that are trained on")
-    command.add_argument("--heldout", type=int, default=80, help="rows for the held-out loss")
+    command.add_argument("--heldout", type=int, default=150, help="rows for the held-out loss")
     command.add_argument("--epochs", type=float, default=2, help="passes over the rows")
     given = command.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -300,6 +305,12 @@ def main() -> None:
         [
             ("tokens/s", numbers["tokens_per_second"], numbers["tokens_per_second_plain"]),
             ("loss on held-out rows", numbers["heldout_loss"], numbers["heldout_loss_plain"]),
+            (
+                "its difference, 95 % interval over rows",
+                f"{numbers['heldout_difference_low']:+.4f} to "
+                f"{numbers['heldout_difference_high']:+.4f}",
+                "",
+            ),
             ("ratio of tokens/s", numbers["ratio"], ""),
             ("MFU, 4N a token", f"{numbers['mfu']:.1%}", ""),
             ("most memory of the process, GB", numbers["peak_gb"], numbers["peak_gb_plain"]),

@@ -258,6 +258,9 @@ def test_the_order_shows_each_row_once_an_epoch_and_like_lengths_together() -> N
 
     whole = sum(sizes[i] for i in found)
     assert padded(found) < 1.25 * whole
+    plain = order.plan(sizes, epochs=2.5, step_rows=8, seed=3, alike=False)
+    assert sorted(plain.count(i) for i in range(100)) == [2] * 50 + [3] * 50
+    assert padded(plain) > 1.4 * whole
     assert padded(list(range(100)) * 2) > 1.4 * sum(sizes) * 2
     assert order.plan([5, 6, 7], epochs=1, step_rows=8, seed=0) != []
     assert sorted(order.plan([5, 6, 7], epochs=1, step_rows=8, seed=0)) == [0, 1, 2]

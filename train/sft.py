@@ -35,7 +35,7 @@ from ledger.settings import Settings
 from ledger.settings import load as load_settings
 from ledger.store import Store
 from train import base, data, divergence, heldout, job, order, report, result, room, trackers
-from train.fast import kernels, launch, memory
+from train.fast import kernels, launch, memory, setup
 from train.fast.launch import Processes
 from train.job import Job
 from train.load import arguments, load_model, set_openmp_waiting
@@ -215,6 +215,7 @@ def _first(
         epochs=recipe.epochs,
         step_rows=step_rows,
         seed=options.seed,
+        alike=not setup.packable(todo.folder, options.packing),
     )
     step_tokens = [
         sum(len(rows[i].ids) for i in plan[start : start + step_rows])

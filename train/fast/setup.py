@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from train.fast import attention, head, kernels, linear
@@ -35,6 +36,13 @@ def implementation(config: Any, packing: str) -> str:
         return "sdpa"
     attention.register()
     return attention.NAME
+
+
+def packable(folder: Path, packing: str) -> bool:
+    """Whether rows of the model in a folder may lie end to end, by its configuration."""
+    from transformers import AutoConfig
+
+    return implementation(AutoConfig.from_pretrained(folder), packing) == attention.NAME
 
 
 def prepare(model: Any, *, kind: str, packing: str = "auto", lora: str = "auto") -> Prepared:
