@@ -12,7 +12,9 @@ from pathlib import Path
 import click
 
 from flywheel import __version__
+from flywheel.cli_backup import backup
 from flywheel.cli_clusters import clusters
+from flywheel.cli_costs import costs
 from flywheel.cli_dataset import dataset, export
 from flywheel.cli_distill import distill
 from flywheel.cli_drift import drift
@@ -21,6 +23,7 @@ from flywheel.cli_gold import gold
 from flywheel.cli_import import import_
 from flywheel.cli_loop import loop, tick, triggers
 from flywheel.cli_privacy import forget, keys
+from flywheel.cli_report import report
 from flywheel.cli_review import review
 from flywheel.cli_rollout import promote, rollback, rollout
 from flywheel.cli_tag import acceptance, tag
@@ -238,6 +241,7 @@ for _command in (
     ),
     *(versions, verify, sign, push, pull, prune),
     *(tick, loop, triggers),
+    *(costs, report, backup),
 ):
     cli.add_command(_command)
 

@@ -19,6 +19,7 @@ from curate.distill import Accept, distill
 from eval.results import EvalResults, load
 from eval.teacher import TeacherResults, run_teacher
 from flywheel.retrain import Outcome, retrain, unfinished
+from flywheel.spent import usage
 from ledger import pricing
 from ledger.clock import now
 from ledger.database import tables
@@ -284,27 +285,6 @@ def compare(settings: Settings, results: EvalResults, teacher: TeacherResults) -
         cost = pricing.per_thousand(settings, name, used)
         models.append(_compared(role, name, scores, used, cost, theirs.amount))
     return list(reversed(models))
-
-
-def usage(results: EvalResults, model: str) -> pricing.Use:
-    """What a model's answers in a gate took.
-
-    The box was busy for the whole pass with all that was asked in it, so a token took the seconds
-    of the pass over its tokens; answers kept from earlier gates count at the same rate.
-    """
-    mine = asked = said = everybody = 0
-    for one in results.sets:
-        for name, given in one.answers.items():
-            for samples in given.values():
-                for answer in samples:
-                    tokens = answer.prompt_tokens + answer.completion_tokens
-                    everybody += 0 if answer.cached else tokens
-                    if name == model:
-                        mine += 1
-                        asked += answer.prompt_tokens
-                        said += answer.completion_tokens
-    seconds = results.seconds / everybody * (asked + said) if everybody else None
-    return pricing.Use(mine, asked, said, seconds)
 
 
 def _compared(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.results import load
+from eval.results import EvalResults, load
 from ledger import pricing
 from ledger.files import read_json
 from ledger.settings import Settings
@@ -57,3 +57,24 @@ def record_gate(
     )
     store.add_spending(alias, "gate", model, spent, version=version)
     return spent
+
+
+def usage(results: EvalResults, model: str) -> pricing.Use:
+    """What a model's answers in a gate took.
+
+    The box was busy for the whole pass with all that was asked in it, so a token took the seconds
+    of the pass over its tokens; answers kept from earlier gates count at the same rate.
+    """
+    mine = asked = said = everybody = 0
+    for one in results.sets:
+        for name, given in one.answers.items():
+            for samples in given.values():
+                for answer in samples:
+                    tokens = answer.prompt_tokens + answer.completion_tokens
+                    everybody += 0 if answer.cached else tokens
+                    if name == model:
+                        mine += 1
+                        asked += answer.prompt_tokens
+                        said += answer.completion_tokens
+    seconds = results.seconds / everybody * (asked + said) if everybody else None
+    return pricing.Use(mine, asked, said, seconds)

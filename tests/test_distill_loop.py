@@ -20,7 +20,8 @@ from tiny import make_pairs, one_thread, write_config
 from eval.client import Answer
 from eval.results import EvalResults, PackUsed, SetResults, question_hash
 from eval.teacher import FILE, TeacherResults, TeacherSet
-from flywheel.distilling import DistillReport, compare, markdown, usage
+from flywheel.distilling import DistillReport, compare, markdown
+from flywheel.spent import usage
 from ledger import dataset, pricing
 from ledger.files import read_json
 from ledger.packs import GoldSet

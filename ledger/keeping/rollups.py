@@ -48,6 +48,14 @@ class Group(NamedTuple):
     arm: str
 
 
+class Used(NamedTuple):
+    """Answers, and the tokens of their questions and of themselves."""
+
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
 class Measure:
     """Count, sum, sum of squares and histogram of one quantity."""
 
@@ -236,6 +244,44 @@ def totals(
         for row in connection.execution_options(yield_per=1000).execute(query):
             found.setdefault(_group(row), Stats()).add(row)
     return found
+
+
+def used(
+    store: Store, *, since: int, until: int | None = None
+) -> dict[tuple[str | None, str], Used]:
+    """Answers and tokens by alias and version, of all rows that ever were, as `totals` has them.
+
+    Summed by the database: reads no row, so it is quick where `totals` is thorough. The alias is
+    None where a request named the base model itself.
+
+    Args:
+        since: first hour since the epoch.
+        until: first hour that is left out.
+    """
+    rows = sa.select(
+        _rows.c.alias,
+        _rows.c.version,
+        sa.func.count(),
+        sa.func.sum(_rows.c.prompt_tokens),
+        sa.func.sum(_rows.c.completion_tokens),
+    ).where(_rows.c.ts >= since * SECONDS)
+    gone = sa.select(_rollups).where(_rollups.c.hour >= since)
+    if until is not None:
+        rows = rows.where(_rows.c.ts < until * SECONDS)
+        gone = gone.where(_rollups.c.hour < until)
+    found: dict[tuple[str | None, str], list[int]] = {}
+    with store.snapshot() as connection:
+        for alias, version, *sums in connection.execute(
+            rows.group_by(_rows.c.alias, _rows.c.version)
+        ):
+            found[alias, version] = [int(one) for one in sums]
+        for old in connection.execute(gone):
+            counts = json.loads(old.stats)["counts"]
+            sums = found.setdefault((old.alias, old.version), [0, 0, 0])
+            sums[0] += old.rows
+            sums[1] += counts.get("prompt_tokens", 0)
+            sums[2] += counts.get("completion_tokens", 0)
+    return {key: Used(*sums) for key, sums in found.items()}
 
 
 def whole(parts: Iterable[Stats]) -> Stats:

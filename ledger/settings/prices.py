@@ -21,6 +21,12 @@ class Prices(Section):
     gpu_hour: float | None = Field(
         None, ge=0, description="price of an hour of the box that serves and trains; unset: unknown"
     )
+    boxes: int = Field(
+        1,
+        ge=0,
+        description="how many such boxes are paid for day and night, busy or idle; 0: only the "
+        "hours used are paid",
+    )
     models: dict[str, TokenPrice] = Field(
         default_factory=dict,
         description="price of tokens by version (`support@v4`), alias or the base model's name, "

@@ -6,6 +6,7 @@ Tokens are paid for by a price table (`prices`, `curate.teacher`), seconds of th
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -83,15 +84,19 @@ class Spending(Base):
         return {(what, model): spent for (what, model), spent in rows}
 
     def spending_by_version(
-        self, alias: str | None = None, *, since: float = 0.0
+        self, alias: str | None = None, *, since: float = 0.0, until: float = math.inf
     ) -> dict[SpentOn, Spent]:
         """Sums by what, model and version, in the order of their names."""
         table = _spending
-        rows = self._sums([table.c.what, table.c.model, table.c.version], alias, since)
+        rows = self._sums([table.c.what, table.c.model, table.c.version], alias, since, until)
         return {SpentOn(*key): spent for key, spent in rows}
 
     def _sums(
-        self, by: list[sa.Column[str]], alias: str | None, since: float
+        self,
+        by: list[sa.Column[str]],
+        alias: str | None,
+        since: float,
+        until: float = math.inf,
     ) -> list[tuple[list[str], Spent]]:
         table = _spending
         sums = [
@@ -110,6 +115,8 @@ class Spending(Base):
         )
         if alias is not None:
             query = query.where(table.c.alias == alias)
+        if until < math.inf:
+            query = query.where(table.c.ts < until)
         found = []
         with self.reading() as connection:
             for row in connection.execute(query):
