@@ -59,6 +59,10 @@ class Adapters:
         """The pinned name of a version."""
         return version_name(alias, version, self._base)
 
+    def serves(self, name: str) -> bool:
+        """Whether a pinned name answers here."""
+        return name == self._base or name in self._models.lora_requests
+
     async def follow(self, states: dict[str, Deployment]) -> None:
         """Load what new states need, then switch to them.
 

@@ -19,6 +19,7 @@ from contextlib import aclosing
 from contextvars import ContextVar
 from typing import Any
 
+from ledger.clock import now
 from ledger.records import Api
 
 logger = logging.getLogger("flywheel.capture")
@@ -59,7 +60,7 @@ class Request:
         user: str | None,
         session: str | None,
     ) -> None:
-        self.ts, self.started = time.time(), time.perf_counter()
+        self.ts, self.started = now(), time.perf_counter()
         self.api: Api = api
         self.body = body
         self.alias, self.version, self.arm, self.deployment = alias, version, arm, deployment
@@ -185,6 +186,11 @@ class Answer:
             }
             for index, choice in sorted(self.choices.items())
         ]
+
+
+def opens_prompt(record: dict[str, Any]) -> bool:
+    """Whether a record is the first of its prompt's choices, which share the prompt's tokens."""
+    return bool(record["choice"] == record["prompt_index"] * (record["body"].get("n") or 1))
 
 
 def _chosen(token_ids: Any, logprobs: Any) -> list[tuple[str, float]]:

@@ -19,13 +19,14 @@ from starlette.responses import JSONResponse, Response
 from ledger.errors import RecordError
 from ledger.records import parse_feedback
 from ledger.writing.channel import Channel, WriterUnavailable
+from serve.counts import Counts
 
 ANSWER_SECONDS = 15.0
 MAX_BODY = 1 << 20
 
 
-async def take_feedback(request: Request, channel: Channel) -> Response:
-    """Answer one feedback request."""
+async def take_feedback(request: Request, channel: Channel, counts: Counts) -> Response:
+    """Answer one feedback request, and count it where it is new."""
     raw = await request.body()
     if len(raw) > MAX_BODY:
         return problem(413, f"feedback is limited to {MAX_BODY} bytes, got {len(raw)}")
@@ -44,6 +45,9 @@ async def take_feedback(request: Request, channel: Channel) -> Response:
     except WriterUnavailable as error:
         status, answer = 503, {"reason": str(error)}
     if status == 200:
+        alias, version = answer.pop("of")
+        if not answer["duplicate"]:
+            counts.reacted(alias, version, given)
         return JSONResponse({"object": "feedback", **answer})
     if status == 404:
         where = f" with a choice {given.choice}" if given.choice else ""

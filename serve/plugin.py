@@ -27,7 +27,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -49,12 +49,17 @@ from serve import metrics
 from serve.adapters import Adapters
 from serve.capture import CURRENT, EVALUATION_HEADER, Capture
 from serve.capture import Request as Captured
+from serve.counts import Counts
 from serve.feedback import take_feedback
 from serve.follow import Follower
+from serve.glances import Glances
 from serve.guard import Guard
 from serve.identity import routing_key, session_of, user_of
 from serve.pause import Pause, Traffic
 from serve.routing import route
+
+if TYPE_CHECKING:
+    from serve.tracing import Tracing
 
 logger = logging.getLogger("flywheel.plugin")
 
@@ -78,6 +83,8 @@ class Plugin:
     capture: Capture
     channel: Channel
     pause: Pause
+    counts: Counts
+    tracing: Tracing | None = None
 
     def attach_router(self, app: FastAPI) -> None:
         """Put our routes in the place of vLLM's; called while vLLM builds its app."""
@@ -88,6 +95,11 @@ class Plugin:
         app.state.args.api_key = api_keys(self.settings.serve) or app.state.args.api_key
         self.traffic = Traffic()
         app.add_middleware(Guard, traffic=self.traffic, answering=frozenset(ANSWERING))
+        if getattr(app.state.args, "otlp_traces_endpoint", None):
+            from serve.tracing import Spans, Tracing  # vLLM can do without OpenTelemetry
+
+            self.tracing = Tracing()
+            app.add_middleware(Spans, tracing=self.tracing, answering=ANSWERING)
         for path, api in ANSWERING.items():
             _replace(app, path, functools.partial(self.answer, api))
         _replace(app, COUNTING, functools.partial(self.answer, None))
@@ -136,8 +148,12 @@ class Plugin:
         )
         self.channel.start(loop)
         atexit.register(self.channel.close)
+        aliases = sorted(settings.aliases)
+        self.counts = Counts(aliases, self.adapters.serves)
+        if self.tracing is not None:
+            self.tracing.begin()
         self.capture = Capture(
-            lambda record: self.channel.send(["row", record]),
+            self._hand_over,
             {"base_model": settings.model.name, "template_hash": template_hash(folder)},
             tokens=settings.serve.token_logprobs,
         )
@@ -145,10 +161,22 @@ class Plugin:
         engine_client.generate = lambda *what, **more: self.traffic.counted(tee(*what, **more))
         models = state.openai_serving_models
         models.show_available_models = self._with_aliases(models.show_available_models)
+        glances = Glances(
+            store, aliases, self.adapters.name, seconds=settings.serve.metrics_seconds
+        )
         metrics.register(
-            self.channel, self.capture, self.adapters, self.pause, sorted(settings.aliases)
+            metrics.Numbers(
+                self.channel,
+                self.capture,
+                self.adapters,
+                self.pause,
+                self.counts,
+                glances,
+                aliases,
+            )
         )
         follower.start(loop)
+        glances.start()
 
     async def answer(
         self, api: Api | None, core: Callable[..., Any], request: Any, raw_request: Request
@@ -166,12 +194,19 @@ class Plugin:
             request.model, seq = self.adapters.name(asked, version), deployment.seq
         elif raw_request.headers.get(EVALUATION_HEADER) == "evaluation":
             api = None
+        alias = None if deployment is None else asked
+        version_name = request.model or self.settings.model.name
+        if self.tracing is not None:
+            self.tracing.routed(
+                asked or version_name, version_name, body, alias=alias, arm=arm, event=seq
+            )
         if api is not None:
+            self.counts.requested(alias, version_name)
             captured = Captured(
                 api=api,
                 body=body,
-                alias=None if deployment is None else asked,
-                version=request.model or self.settings.model.name,
+                alias=alias,
+                version=version_name,
                 arm=arm,
                 deployment=seq,
                 user=user,
@@ -180,10 +215,18 @@ class Plugin:
             CURRENT.set(captured)
         return await core(request, raw_request)
 
+    def _hand_over(self, record: dict[str, Any]) -> None:
+        self.channel.send(["row", record])
+        self.counts.answered(record)
+        if self.tracing is not None:
+            self.tracing.answered(record)
+
     def _tee(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         """The engine's `generate`, watched; the client's answer is the same with and without."""
 
         def watched(prompt: Any, sampling_params: Any, request_id: str, **rest: Any) -> Any:
+            if self.tracing is not None and (headers := self.tracing.headers()):
+                rest["trace_headers"] = headers
             captured = CURRENT.get()
             if captured is None or not isinstance(sampling_params, SamplingParams):
                 return generate(prompt, sampling_params, request_id, **rest)
@@ -213,7 +256,7 @@ class Plugin:
 
     async def feedback(self, raw_request: Request) -> Response:
         """What a user made of an answer."""
-        return await take_feedback(raw_request, self.channel)
+        return await take_feedback(raw_request, self.channel, self.counts)
 
     async def deployments(self) -> Response:
         """What this server does for each alias now."""

@@ -222,7 +222,9 @@ def test_status_of_nothing(run: Run, settings: Settings) -> None:
     found = run("status", "--json").json
     assert found["server"]["up"] is False
     assert f":{settings.serve.port}/" in found["server"]["reason"]
-    assert found["aliases"]["support"] == {
+    state = found["aliases"]["support"]
+    assert state.pop("waits_for")["action"] == "wait"
+    assert state == {
         "live": "base",
         "previous": None,
         "candidate": None,
@@ -234,6 +236,12 @@ def test_status_of_nothing(run: Run, settings: Settings) -> None:
         "answers": {},
         "confidence": {},
         "last_verdicts": {},
+        "drift": [],
+        "signals": {},
+        "alerts": [],
+        "loop": None,
+        "spent": {},
+        "currency": "USD",
     }
     assert (found["tags"], found["incomplete"]) == ({}, [])
     assert found["to_review"] == {"support": {}}

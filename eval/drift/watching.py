@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from eval.drift.signals import SHARES, Signal
 from ledger.database import tables
 from ledger.deployments import Deployments, version_name
 from ledger.errors import FlywheelError
+from ledger.glance import SIGNALS, remember
 from ledger.keeping.rollups import SECONDS
 from ledger.settings import Settings
 from ledger.store import Alert, Store
@@ -72,7 +73,11 @@ def watch(
         found += _ask_gold(settings, store, alias, now, ask_gold)
     telling.follow_up(settings, store, alias, now=now)
     states = store.watches(alias)
-    return Watched(_signals(settings, states), found, problems(states))
+    shown = _signals(settings, states)
+    left = {"signals": {one.name: asdict(one) for one in shown}}
+    if {**(states.get(SIGNALS) or {}), **left} != states.get(SIGNALS):
+        remember(store, alias, SIGNALS, left, at=now)
+    return Watched(shown, found, problems(states))
 
 
 def look(settings: Settings, store: Store, alias: str, *, now: float) -> list[Signal]:

@@ -25,6 +25,7 @@ from flywheel.loop.wheel import Wheel
 from ledger.clock import now
 from ledger.deployments import Deployments, parse_version, version_name
 from ledger.errors import FlywheelError, UsageError
+from ledger.glance import LOOP, remember
 from ledger.settings import Settings
 from ledger.store import Lease, Store
 
@@ -84,7 +85,7 @@ def tick(
         dry_run: say what would be done and do none of it.
     """
     done = Tick([], {})
-    for alias in aliases or sorted(settings.aliases):
+    for alias in sorted(settings.aliases) if aliases is None else aliases:
         settings.alias(alias)
         with ExitStack() as stack:
             lease = None
@@ -102,6 +103,7 @@ def tick(
                 turn.run()
             except FlywheelError as error:
                 turn.note(turn.at, str(error), failed=True)
+            turn.leave()
     return done
 
 
@@ -140,6 +142,18 @@ class _Turn:
         self._done.steps.append(Step(self._alias, what, said, self._dry, failed))
         mark = "failed: " if failed else "would: " if self._dry else ""
         self._say(f"{self._alias}: {what:<8} {mark}{said}")
+
+    def leave(self) -> None:
+        """Leave what this turn came to for status, the review page and metrics."""
+        if self._dry:
+            return
+        decision = self._done.decisions.get(self._alias)
+        failed = [one.said for one in self._done.steps if one.alias == self._alias and one.failed]
+        said = {"decision": None if decision is None else decision.report(), "failed": failed}
+        try:
+            remember(self._store, self._alias, LOOP, said, at=now())
+        except FlywheelError as error:
+            self.note("leave", str(error), failed=True)
 
     def _curate(self) -> None:
         from curate.clusters import update

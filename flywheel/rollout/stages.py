@@ -13,6 +13,7 @@ from flywheel.rollout.asking import tell
 from flywheel.rollout.changes import check
 from ledger.deployments import Change, Deployment, Deployments, version_name
 from ledger.errors import GateRefused, StaleDeployment
+from ledger.glance import ROLLOUT, remember
 from ledger.settings import Settings
 from ledger.store import Store
 
@@ -81,12 +82,27 @@ def advance(
         if state.stage != "canary" or not state.stages:
             return None
         found = judge_state(settings, store, state, now=now)
+        _leave(settings, store, state, found, now)
         change = _act(settings, deployments, state, found, who)
     except StaleDeployment:
         return None
     if change is not None and change.event.kind == "ask":
         tell(settings, change)
     return change
+
+
+def _leave(
+    settings: Settings, store: Store, state: Deployment, found: Judgement, now: float
+) -> None:
+    """For the review page and metrics, which do not judge."""
+    said = {
+        "stage": state.stage_seq,
+        "action": found.action,
+        "said": found.said,
+        "next_share": next_share(settings, state) or 100.0,
+        "evidence": found.evidence,
+    }
+    remember(store, state.alias, ROLLOUT, said, at=now)
 
 
 def _begin_late(settings: Settings, store: Store, state: Deployment, who: str) -> Change | None:

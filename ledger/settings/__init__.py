@@ -68,6 +68,10 @@ class Serve(Section):
     follow_seconds: float = Field(
         0.2, gt=0, le=10, description="how often the server looks for a new deployment, seconds"
     )
+    metrics_seconds: float = Field(
+        15, gt=0, description="how often the server reads what only the ledger knows for "
+        "`/metrics`, seconds",
+    )  # fmt: skip
     retry_after_seconds: int = Field(
         15,
         ge=1,

@@ -255,6 +255,13 @@ class Interactions(Base):
         )
         return connection.scalar(query)
 
+    def answered_by(self, row_id: str, connection: sa.Connection) -> tuple[str | None, str]:
+        """Alias and pinned version of a row that is there."""
+        table = tables.interactions
+        query = sa.select(table.c.alias, table.c.version).where(table.c.row_id == row_id)
+        alias, version = connection.execute(query).one()
+        return alias, version
+
     def counts(self, alias: str | None = None) -> dict[str, int]:
         """Number of answers by version, those that were let go included."""
         totals: dict[str, int] = {}

@@ -34,6 +34,17 @@ class Watches(Base):
             if name.startswith(prefix)  # SQLite's LIKE does not mind the case
         }
 
+    def watch(
+        self, alias: str, what: str, connection: sa.Connection | None = None
+    ) -> dict[str, Any] | None:
+        """What is remembered of one thing; None where nothing is."""
+        if connection is None:
+            with self.reading() as own:
+                return self.watch(alias, what, own)
+        query = sa.select(_watches.c.state).where(_watches.c.name == f"{alias}/{what}")
+        state = connection.scalar(query)
+        return None if state is None else json.loads(state)
+
     def save_watches(
         self, alias: str, states: Mapping[str, Mapping[str, Any]], connection: sa.Connection,
         *, at: float,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ledger.clock import now
 from ledger.dialects import conversation
 from ledger.errors import FlywheelError, RowRefused
 from ledger.hashing import canonical_json
@@ -149,7 +150,7 @@ class Intake:
         return Feedback(
             feedback_id=f"fb-{self._vault.mac('feedback', identity)}",
             row_id=row_id,
-            ts=time.time(),
+            ts=now(),
             subject=subject,
             **fields,
         )
@@ -210,6 +211,7 @@ class Intake:
                     row = self._feedback_row(given, row_id)
                     new = self._store.add_feedback(row, connection)
                     body = {"id": row.feedback_id, "row": row_id, "duplicate": not new}
+                    body["of"] = self._store.answered_by(row_id, connection)
                     if given.tags:
                         tags = self._tags(given.tags, row)
                         self._store.add_tags(tags, connection)
