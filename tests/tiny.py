@@ -23,6 +23,7 @@ __all__ = [
     "freeze_open",
     "make_pairs",
     "one_thread",
+    "quiet_settings",
     "tiny_settings",
     "write_config",
 ]
@@ -41,6 +42,25 @@ def tiny_settings(model: Path, var: Path, **sections: dict[str, Any]) -> Setting
     for section, values in sections.items():
         raw[section] = {**raw.get(section, {}), **values}
     return parse(raw, name="tiny")
+
+
+def quiet_settings(home: Path) -> dict[str, Any]:
+    """A configuration of a simulated product, see `flywheel.simulation`: stages of days."""
+    return {
+        "var": str(home / "var"),
+        "model": {"name": "base", "path": str(home / "model")},
+        "aliases": {"support": {"gate": {"gold": [str(home / "gold.jsonl")], "margin": 0.03}}},
+        "ledger": {"url": f"sqlite:///{home}/ledger.db"},
+        "privacy": {"key_file": str(home / "keys/subject.key"), "redaction": "balanced"},
+        "curate": {"trusted_sources": ["user", "operator"]},
+        "drift": {"gold_hours": 168},
+        "rollout": {
+            "stages": [
+                {"share": 25, "days": 1, "events": 50, "feedback": 5, "tolerance": 1.0},
+                {"share": 50, "days": 2, "events": 300, "feedback": 10, "tolerance": 0.75},
+            ]
+        },
+    }
 
 
 def write_config(settings: Settings, file: Path) -> Path:

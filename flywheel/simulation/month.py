@@ -139,6 +139,15 @@ class Month:
 
     def _span(self, end: float) -> None:
         """Traffic until `end`, then a tick."""
+        self.traffic(end)
+        done: Tick = tick(self.settings, self.store, self.engine, say=lambda _: None)
+        for step in done.steps:
+            if step.what != "curate" or step.failed:
+                self._say(f"day {self.day:5.2f}  {step.what:<8} {step.said}")
+            self._steps.append((self.day, step))
+
+    def traffic(self, end: float) -> None:
+        """What users do until `end`, seconds since the epoch, and the server's own chores."""
         begin = self.now
         self.front.follow(Deployments(self.store).state(self.alias))
         rows: list[Interaction] = []
@@ -154,11 +163,6 @@ class Month:
             pass
         for _ in retention(self.store, self.settings, clock.now):
             pass
-        done: Tick = tick(self.settings, self.store, self.engine, say=lambda _: None)
-        for step in done.steps:
-            if step.what != "curate" or step.failed:
-                self._say(f"day {self.day:5.2f}  {step.what:<8} {step.said}")
-            self._steps.append((self.day, step))
 
     def _ask(self, question: Question) -> list[Interaction]:
         """One question: routed, answered, and reacted to later."""

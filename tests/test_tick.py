@@ -1,0 +1,187 @@
+"""A tick: once and no more, dry, resumed, twice at once, and with a step that fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel.loop.every import every, seconds
+from flywheel.loop.tick import Tick, tick
+from flywheel.loop.wheel import Turned
+from flywheel.simulation.engine import SimulatedEngine
+from flywheel.simulation.month import START, Month, write_gold
+from flywheel.simulation.world import DAY, World
+from ledger import clock
+from ledger.deployments import Deployments
+from ledger.errors import LedgerLocked, ServerError, UsageError
+from ledger.settings import Settings
+from ledger.store import Store
+
+
+def quiet(_: str) -> None:
+    """Say nothing."""
+
+
+class Wheel:
+    """Counts what it is asked, and answers as the test wants."""
+
+    def __init__(
+        self, month: Month, *, unfinished: bool = False, error: Exception | None = None
+    ) -> None:
+        self.url = month.engine.url  # where gold questions are asked
+        self.cut_off, self.error, self.turned = unfinished, error, 0
+
+    def unfinished(self, alias: str) -> bool:
+        return self.cut_off
+
+    def retrain(self, alias: str) -> Turned:
+        self.turned += 1
+        if self.error is not None:
+            raise self.error
+        self.cut_off = False
+        return Turned("run-1", f"{alias}@v1", "fail")
+
+
+@pytest.fixture
+def month(make_settings: Any, tmp_path: Path) -> Iterator[Month]:
+    """A product of which four days have passed, without a tick."""
+    write_gold(tmp_path / "gold.jsonl", 60)
+    settings = make_settings(
+        aliases={"support": {"gate": {"gold": [str(tmp_path / "gold.jsonl")], "margin": 0.2}}},
+        curate={
+            "trusted_sources": ["user", "operator"],
+            "acceptance": {"new_subject_hours": 0},
+        },
+        triggers={"pairs": {"count": 20}},
+        privacy={"redaction": "none", "key_file": str(tmp_path / "subject.key")},
+        rollout={"stages": [{"share": 50, "days": 1}]},
+    )
+    with Month(settings, World(a_day=120, edits=0.6), tick_hours=96) as made:
+        with clock.at(lambda: made.now):
+            made.traffic(START + 4 * DAY)
+        yield made
+
+
+def turn(month: Month, wheel: Any = None, **more: Any) -> Tick:
+    with clock.at(lambda: month.now):
+        return tick(month.settings, month.store, wheel or month.engine, say=quiet, **more)
+
+
+def events(store: Store) -> list[str]:
+    return [one.kind for one in Deployments(store).events("support")]
+
+
+def test_what_is_done_is_not_done_again(month: Month) -> None:
+    first = turn(month)
+    assert not first.failed, first.steps
+    assert first.decisions["support"].because == ("calendar",)
+    assert events(month.store) == ["candidate", "begin"]
+    [firing] = month.store.firings("support")
+    assert [o.kind for o in firing.outcomes] == ["run", "verdict"]
+    again = turn(month)
+    assert [step for step in again.steps if step.what != "curate"] == []
+    assert events(month.store) == ["candidate", "begin"]
+    assert len(month.store.firings("support")) == 1
+
+
+def test_a_dry_run_says_it_and_does_nothing(month: Month) -> None:
+    turn(month, Wheel(month), aliases=[])  # nothing is asked of no alias
+    found = turn(month, Wheel(month), dry_run=True)
+    # Without its sweep there is nothing to learn from yet.
+    assert found.decisions["support"].action == "wait"
+    from curate.tagging.sweep import sweep
+
+    with clock.at(lambda: month.now):
+        sweep(month.settings, month.store)
+    found = turn(month, wheel := Wheel(month), dry_run=True)
+    assert [(step.what, step.dry) for step in found.steps] == [("decide", True)]
+    assert "retrain because of calendar" in found.steps[0].said
+    assert (wheel.turned, events(month.store), month.store.firings("support")) == (0, [], [])
+    assert month.store.lease_held("tick/support") is None
+
+
+def test_a_second_one_at_once_leaves(month: Month) -> None:
+    with month.store.lease("tick/support", what="tick of support", holder="another machine"):
+        found = turn(month, wheel := Wheel(month, unfinished=True))
+    assert "another tick of support is running" in found.busy
+    assert (found.steps, wheel.turned) == ([], 0)
+    assert turn(month, Wheel(month)).busy == ""
+
+
+def test_a_retrain_that_was_cut_off_goes_on_and_is_linked_to_its_cause(month: Month) -> None:
+    broken = turn(month, Wheel(month, error=ServerError("the server is down")))
+    assert broken.failed
+    assert [o.kind for o in month.store.firings("support")[0].outcomes] == []
+    found = turn(month, wheel := Wheel(month, unfinished=True))
+    assert not found.failed
+    assert wheel.turned == 1
+    firings = month.store.firings("support")
+    assert len(firings) == 1
+    assert firings[0].outcome("run").report["version"] == "support@v1"
+
+
+def test_a_step_that_fails_ends_its_aliass_turn_and_no_others(
+    month: Month, make_settings: Any
+) -> None:
+    raw = month.settings.model_dump(mode="json")
+    gate = raw["aliases"]["support"]
+    both = make_settings(**{**raw, "aliases": {"another": gate, "support": gate}})
+
+    class Half(Wheel):
+        def unfinished(self, alias: str) -> bool:
+            if alias == "another":
+                raise ServerError("no server answers")
+            return False
+
+    with clock.at(lambda: month.now):
+        found = tick(both, month.store, Half(month), say=quiet)
+    assert [(s.alias, s.what) for s in found.steps if s.failed] == [("another", "resume")]
+    assert "support" in found.decisions
+
+
+def test_the_loop_goes_on_after_a_tick_that_fails() -> None:
+    stop, said, turns = threading.Event(), [], []
+
+    def one() -> Tick:
+        turns.append(len(turns))
+        if len(turns) == 1:
+            raise LedgerLocked("the ledger is locked")
+        if len(turns) == 3:
+            stop.set()
+        return Tick([], {})
+
+    assert every(0.001, one, stop=stop, say=said.append) == 3
+    assert said == ["tick failed: the ledger is locked"]
+
+
+@pytest.mark.parametrize(
+    ("text", "span"), [("30s", 30), ("5m", 300), ("1.5h", 5400), ("1d", 86400)]
+)
+def test_spans_of_time(text: str, span: float) -> None:
+    assert seconds(text) == span
+
+
+@pytest.mark.parametrize("text", ["", "5", "m", "-5m", "0s", "5 minutes", "1e3s"])
+def test_what_is_no_span(text: str) -> None:
+    with pytest.raises(UsageError, match="Write 30s, 5m"):
+        seconds(text)
+
+
+def test_the_engine_learns_what_its_pairs_say(settings: Settings, store: Store) -> None:
+    from collections import Counter
+
+    from flywheel.simulation.engine import base_knowledge, learned
+
+    assert isinstance(SimulatedEngine, type)
+    base = base_knowledge()
+    right = learned(Counter(rides=40), Counter())
+    assert right["rides"] > 0.9 > base["rides"]
+    assert right["billing"] == base["billing"]
+    wrong = learned(Counter(), Counter(billing=40))
+    assert wrong["billing"] < 0.1
+    mixed = learned(Counter(rides=40), Counter(rides=40))
+    assert base["rides"] < mixed["rides"] < right["rides"]
