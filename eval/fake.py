@@ -36,7 +36,8 @@ class Seen(NamedTuple):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = False  # closing waits for the answers under way
-    request_queue_size = 128  # a connection beyond it would be tried again a second later
+    # One beyond it may look connected to its client and be heard by nobody until that gives up.
+    request_queue_size = 1024
 
 
 class FakeServer:
