@@ -30,6 +30,7 @@ from flywheel.cli_tag import acceptance, tag
 from flywheel.cli_versions import prune, pull, push, sign, verify, versions
 from flywheel.console import Context, alias_argument, json_option, show
 from flywheel.hardware import has_cuda
+from ledger import clock
 from ledger.errors import FlywheelError, GateRefused
 
 
@@ -40,6 +41,8 @@ from ledger.errors import FlywheelError, GateRefused
 def cli(context: click.Context, config: str | None) -> None:
     """Serve a model, log its answers, learn from corrections, swap in what is better."""
     context.obj = Context(config)
+    if (found := clock.lapse()) is not None:
+        click.echo(clock.warning(found), err=True)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from flywheel.hardware import has_cuda
 from flywheel.server import Server
+from ledger.clock import lapse, warning
 from ledger.errors import FlywheelError, LedgerError, RegistryError, ServerError
 from ledger.fingerprint import base_fingerprint, template_hash
 from ledger.keys.vault import Vault
@@ -35,6 +36,7 @@ def examine(settings: Settings, url: str | None) -> list[Finding]:
     """Look at everything; nothing is changed but a ledger and key made where absent."""
     return [
         _look("python", lambda: sys.version.split()[0]),
+        _look("clock", _clock),
         _look("packages", _packages),
         _look("hardware", lambda: "CUDA" if has_cuda() else "CPU"),
         _look("disk", lambda: _disk(settings)),
@@ -55,6 +57,11 @@ def _look(what: str, look: Callable[[], str]) -> Finding:
     except FlywheelError as error:
         return Finding(what, "broken", str(error))
     return Finding(what, "note" if said.startswith("!") else "ok", said.lstrip("! "))
+
+
+def _clock() -> str:
+    found = lapse()
+    return "the real time" if found is None else f"! {warning(found)}"
 
 
 def _packages() -> str:

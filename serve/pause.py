@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from starlette.responses import JSONResponse, Response
 
-from ledger.clock import now
+from ledger.clock import wall
 from ledger.errors import LedgerError
 from ledger.records import Api
 from ledger.store import Held
@@ -194,7 +194,7 @@ class Pause:
             )
         if self._asked is None:
             self.problem = ""
-            self._asked = _Asked(held, drain_seconds, time.monotonic() + held.until - now())
+            self._asked = _Asked(held, drain_seconds, time.monotonic() + held.until - wall())
             self._ended.clear()
             self.state = "draining"
             logger.warning("paused for %s (%s)", held.what, held.who)
@@ -285,7 +285,7 @@ class Pause:
         if held is None or held.token != asked.held.token:
             logger.warning("the lease %s of %s is over", asked.held.name, asked.held.who)
             return False
-        self._asked = asked._replace(until=time.monotonic() + held.until - now())
+        self._asked = asked._replace(until=time.monotonic() + held.until - wall())
         return True
 
     async def _wait(self, seconds: float) -> None:

@@ -12,11 +12,11 @@ import argparse
 import json
 import shutil
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from ledger.clock import now
 from ledger.dataset import DatasetManifest, Pair
 from ledger.dataset import load as load_dataset
 from ledger.errors import FlywheelError, RegistryError
@@ -200,7 +200,7 @@ def _build(
                 "pairs": done.pairs,
                 "parent": parent,
                 "run_id": done.run_id,
-                "created": time.time(),
+                "created": now(),
             },
         )
 

@@ -18,12 +18,12 @@ import io
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from ledger.clock import now
 from ledger.dataset import DatasetManifest
 from ledger.dataset import load as load_dataset
 from ledger.errors import ConfigError, DatasetError, FlywheelError
@@ -404,7 +404,7 @@ def _result(todo: Job, first: Stage, second: Stage | None, chosen: str) -> Train
         adapter_sha256=file_sha256(todo.run_dir / result.ADAPTER / WEIGHTS),
         hardware={**base.hardware(chosen), **first.details},
         versions=base.versions(),
-        created=time.time(),
+        created=now(),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -13,6 +12,7 @@ from curate.judging.standing import Shown, done_since, shown, words_about
 from curate.review import texts
 from curate.review.keys import Person
 from curate.review.texts import Piece, Token
+from ledger.clock import now
 from ledger.database import tables
 from ledger.marks import rank_name
 from ledger.settings import Settings
@@ -162,7 +162,7 @@ def waiting(store: Store, alias: str) -> list[Waits]:
 
 def done_today(store: Store, who: str) -> int:
     """How many rows somebody has judged since midnight, UTC."""
-    time_now = time.time()
+    time_now = now()
     return done_since(store, who, time_now - time_now % _DAY)
 
 

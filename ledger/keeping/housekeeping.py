@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+from ledger.clock import now
 from ledger.keeping.retention import retention
 from ledger.keeping.settle import Settle
 from ledger.settings import Settings
@@ -31,7 +32,7 @@ class Housekeeping:
     """
 
     def __init__(
-        self, store: Store, settings: Settings, clock: Callable[[], float] = time.time
+        self, store: Store, settings: Settings, clock: Callable[[], float] = now
     ) -> None:
         self.settle = Settle(store, settings, clock)
         self._chores: list[_Chore] = [

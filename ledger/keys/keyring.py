@@ -12,13 +12,13 @@ whether what is remembered here still holds.
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Collection
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from ledger.clock import now
 from ledger.database import tables
 from ledger.errors import ConfigError, RowRefused
 from ledger.keys.master import MasterKeys
@@ -126,7 +126,7 @@ class Keyring:
         """Delete the keys of an owner and note that; returns the number of keys."""
         table = tables.subjects
         gone = connection.execute(sa.delete(table).where(table.c.owner == owner)).rowcount
-        noted = {"subject": owner, "ts": time.time(), "who": who, "why": why}
+        noted = {"subject": owner, "ts": now(), "who": who, "why": why}
         connection.execute(sa.insert(tables.forgotten).values(noted))
         return gone
 
@@ -183,13 +183,13 @@ class Keyring:
                 owner=owner,
                 wrapped=masters.wrap(self._current, key, _bound_to(key_id.hex(), owner)),
                 master=self._current,
-                ts=time.time(),
+                ts=now(),
             )
         )
         return key_id, AESGCM(key)
 
     def _use(self, master: str, connection: sa.Connection, *, who: str) -> None:
-        values = {"master": master, "ts": time.time(), "who": who}
+        values = {"master": master, "ts": now(), "who": who}
         connection.execute(sa.insert(tables.masters).values(values))
         self._current = master
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from ledger.clock import now
+from ledger.clock import wall
 from ledger.database import tables
 from ledger.errors import LeaseLost, LedgerError, UsageError
 from ledger.place import Place, here
@@ -58,7 +58,7 @@ class Held(NamedTuple):
     def over(self) -> bool:
         """Whether it may be taken: it was not renewed, or its holder is seen to be gone."""
         place = Place.from_text(self.holder)
-        return self.until <= now() or (place is not None and place.is_gone())
+        return self.until <= wall() or (place is not None and place.is_gone())
 
 
 class Lease:
@@ -159,7 +159,7 @@ class Leases(Base):
         """
         token = secrets.token_hex(16)
         with self.transaction() as connection:
-            moment = now()
+            moment = wall()
             found = _read(name, connection)
             if found is not None and not found.over:
                 raise _taken(found)
@@ -176,7 +176,7 @@ class Leases(Base):
         """Have it hold for `seconds` from now; False where the token is not its own any more."""
         mine = sa.update(_leases).where(_leases.c.name == name, _leases.c.token == token)
         with self.transaction() as connection:
-            return connection.execute(mine.values(until=now() + seconds)).rowcount == 1
+            return connection.execute(mine.values(until=wall() + seconds)).rowcount == 1
 
     def end_lease(self, name: str, token: str) -> bool:
         """Give it back; False where the token is not its own any more."""
@@ -204,7 +204,7 @@ def _read(name: str, connection: sa.Connection) -> Held | None:
 
 def _taken(held: Held) -> UsageError:
     since = datetime.fromtimestamp(held.since, UTC)
-    left = max(1.0, held.until - now())
+    left = max(1.0, held.until - wall())
     return UsageError(
         f"another {held.what} is running: {held.who}, since {since:%F %T} UTC",
         rule="One at a time.",

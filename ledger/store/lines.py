@@ -7,10 +7,10 @@ is forgotten in these files too, and in every copy of them, wherever it lies.
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from ledger.clock import now
 from ledger.errors import LedgerError
 from ledger.keys.keyring import owner_of
 from ledger.keys.pack import key_of
@@ -46,7 +46,7 @@ class Lines(Interactions):
         lines, found = list(lines), []
         with self.transaction() as connection:
             known = self.owners([line.row_id for line in lines], connection)
-            nobody = owner_of(None, None, time.time())
+            nobody = owner_of(None, None, now())
             for line in lines:
                 owners = [known.get(line.row_id, nobody)]
                 owners += [line.user] if line.user else []
