@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import finish, parser
-from eval.canary.evidence import Moments, harm, safety, seen
+from eval.canary.evidence import Moments, excluded, harm, seen
 from eval.canary.signals import FEWEST, alpha
 from eval.stats import share_interval
 from ledger.settings.rollout import Rollout
@@ -87,10 +87,10 @@ def simulate(world: World, repetitions: int, seed: int, rollout: Rollout | None 
             found = seen(canary, control)
             rate = (control.hits + 0.5) / (control.answers + 1)
             most = np.maximum(1 + stage.tolerance, 1 + rollout.tolerance_points / rate)
-            excluded = safety(found, most) >= safe_from
+            fine = excluded(canary, control, most, rollout.tolerance_points) >= safe_from
             shown = harm(found) >= -math.log(alpha(rollout, world.stage, name))
-            harmful |= shown & ~excluded
-            safe &= excluded
+            harmful |= shown & ~fine
+            safe &= fine
         if answers >= FEWEST:
             back[harmful & np.isinf(back) & np.isinf(on)] = answers
             on[safe & ~harmful & np.isinf(on) & np.isinf(back)] = answers
@@ -220,6 +220,7 @@ WORLDS = {
     "good, 10 % negatives, at 5 %": World(0, 0.10, 0.10),
     "good, 10 % negatives, at 50 %": World(1, 0.10, 0.10, horizon=6000),
     "good, 2 % negatives, at 5 %": World(0, 0.02, 0.02, edits=0.01),
+    "good, 1 % negatives, no edits, at 5 %": World(0, 0.01, 0.01, edits=0.0),
     "good, 30 % negatives, at 5 %": World(0, 0.30, 0.30, edits=0.2),
     "better, 10 → 7 %, at 5 %": World(0, 0.10, 0.07),
     "better, 10 → 7 %, at 50 %": World(1, 0.10, 0.07, horizon=6000),

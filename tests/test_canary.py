@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.canary import World, simulate, still_back
 from eval.canary.evidence import Moments, bounds, harm, moments, safety, seen
-from eval.canary.signals import GUARDS, METRICS, SHADOW, alpha, shadowed
+from eval.canary.signals import GUARDS, METRICS, SHADOW, Signal, alpha, compared, shadowed
 from ledger.settings.rollout import Rollout
 
 
@@ -121,3 +121,23 @@ def test_the_comparison_out_of_sight() -> None:
     assert better.safe
     assert not better.harmful
     assert not shadowed(5, 6, rollout, 0).safe
+
+
+def test_where_nothing_is_ever_hit_harm_can_be_excluded() -> None:
+    """A product without corrections expands, too: no edit among many answers is evidence."""
+    rollout = Rollout()
+    stage = rollout.stages[0]
+
+    def edits(canary: float, hits: float) -> Signal:
+        mine, others = Moments.independent(canary, hits), Moments.independent(19 * canary, 0.0)
+        return compared("edits", mine, others, rollout, 0, stage)
+
+    assert not edits(100, 0).safe
+    assert edits(800, 0).safe
+    assert not edits(800, 8).safe
+    assert edits(800, 40).harmful
+    out = simulate(World(0, 0.05, 0.05, edits=0.0, horizon=3000), 200, seed=11)
+    assert np.isfinite(out.on).mean() > 0.9
+    # One point more than none, the tolerance, is taken for less as rarely as is set.
+    worse = simulate(World(0, 0.0, 0.0101, edits=0.0, horizon=3000), 400, seed=12)
+    assert np.isfinite(worse.on).mean() <= 0.05

@@ -53,6 +53,8 @@ _GRID = np.linspace(0.01, 3.0, 150)
 # Bounds are looked for within these ratios.
 _WIDEST = math.log(1e4)
 _STEPS = 40
+# Weight of the ratio in what excludes harm.
+_BY_RATIO = 0.75
 
 
 class Moments(NamedTuple):
@@ -146,16 +148,20 @@ def seen(canary: Moments, control: Moments) -> Seen:
     return Seen(canary.rate * sides[0], control.rate * sides[1], part, correlation)
 
 
-def beyond(canary: Moments, control: Moments, points: float) -> Seen:
+def beyond(canary: Moments, control: Moments, points: float, *, high: bool = True) -> Seen:
     """The canary's hits beside its misses, against the control's rate and `points` more.
 
-    `harm` of it is evidence that the canary's rate is above that. For hits that the control
-    hardly has: a ratio to almost nothing says little. The control's rate is taken at the upper
-    end of its 99.5 % interval, for it is known, but not exactly.
+    `harm` of it is evidence that the canary's rate is above that, `safety` that it is below. For
+    hits that the control hardly has: a ratio to almost nothing says little.
+
+    Args:
+        high: whether the control's rate is taken at the upper end of its 99 % interval, for harm,
+            or at the lower one, for safety: it is known, but not exactly.
     """
     rate, correlation = _together(canary, control)
     error = np.sqrt(_variance(control, rate, correlation)) / np.maximum(control.answers, 1e-12)
-    bound = np.clip(control.rate + 2.58 * error + points, 1e-6, 0.999)
+    at = control.rate + 2.58 * error if high else np.maximum(control.rate - 2.58 * error, 0.0)
+    bound = np.clip(at + points, 1e-6, 0.999)
     own = np.clip(canary.rate, 0.001, 0.999)
     answers = canary.answers**2 * own * (1 - own) / _variance(canary, own, correlation)
     return Seen(canary.rate * answers, (1 - canary.rate) * answers, bound, correlation)
@@ -193,6 +199,19 @@ def safety(found: Seen, ratio: Any) -> Any:
     """The same, that the rate is less than `ratio` times the control's."""
     distance = float(np.clip(np.log(np.min(ratio)), 0.1, 1.5))
     return _evidence(found, np.log(ratio), _prior(distance), -1.0)
+
+
+def excluded(canary: Moments, control: Moments, ratio: Any, points: float) -> Any:
+    """Log evidence, nats, that harm above the tolerance is excluded.
+
+    That harm is a rate above `ratio` times the control's and above the control's and `points`.
+    The evidence is the mean of two, with more weight on the ratio, so one of them is enough: where
+    hardly anything is ever hit, no hit among many answers says that there is no such harm, and
+    says nothing of ratios.
+    """
+    by_ratio = safety(seen(canary, control), ratio) + math.log(_BY_RATIO)
+    by_points = safety(beyond(canary, control, points, high=False), 1.0)
+    return np.logaddexp(by_ratio, by_points + math.log(1 - _BY_RATIO))
 
 
 class Bounds(NamedTuple):

@@ -151,6 +151,8 @@ def _harm(one: Signal) -> str:
 
 
 def _safe(one: Signal) -> str:
+    if one.ratio.high > (one.tolerated or 0.0):  # so rare that only points say something
+        return f"{_rates(one)}: too few to matter"
     return f"{_rates(one)}: at most {one.ratio.high:.2f} times as many (tolerated: {_below(one)})"
 
 

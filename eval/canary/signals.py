@@ -28,6 +28,7 @@ from eval.canary.evidence import (
     Seen,
     beyond,
     bounds,
+    excluded,
     harm,
     moments,
     safety,
@@ -137,7 +138,8 @@ def compared(
 ) -> Signal:
     """A metric of both sides."""
     most = tolerated(control, rollout, stage)
-    return _signal(name, (canary, control), rollout, position, tolerance=most)
+    safe = float(excluded(canary, control, most, rollout.tolerance_points))
+    return _signal(name, (canary, control), rollout, position, tolerance=most, safe=safe)
 
 
 def guards(found: Answers, rollout: Rollout, position: int) -> list[Signal]:
@@ -160,7 +162,10 @@ def shadowed(lost: int, won: int, rollout: Rollout, position: int) -> Signal:
         Moments.independent(float(decided), float(won)),
     )
     counts = Seen(float(lost), float(won), 0.5, 0.0)
-    return _signal(SHADOW, pair, rollout, position, counts=counts, tolerance=most, fewest=0)
+    safe = float(safety(counts, most))
+    return _signal(
+        SHADOW, pair, rollout, position, counts=counts, tolerance=most, safe=safe, fewest=0
+    )
 
 
 def _signal(
@@ -172,6 +177,7 @@ def _signal(
     counts: Seen | None = None,
     shown: Seen | None = None,
     tolerance: float | None = None,
+    safe: float | None = None,
     fewest: int = FEWEST,
 ) -> Signal:
     """The evidence of a pair of sides.
@@ -179,20 +185,20 @@ def _signal(
     Args:
         counts: what they amount to, where that is known otherwise.
         shown: what harm is read from instead.
+        safe: log evidence that harm above the tolerance is excluded, nats.
     """
     counts = seen(*pair) if counts is None else counts
     level, beta = alpha(rollout, position, name), rollout.false_expansions
     enough = min(side.answers for side in pair) >= fewest
     harmful = float(harm(shown or counts)) / -math.log(level) if enough else 0.0
-    safe = None
-    if tolerance is not None:
-        safe = float(safety(counts, tolerance)) / -math.log(beta) if enough else 0.0
+    if safe is not None:
+        safe = max(0.0, safe) / -math.log(beta) if enough else 0.0
     return Signal(
         name,
         float(pair[0].rate),
         float(pair[1].rate),
         max(0.0, harmful),
-        safe if safe is None else max(0.0, safe),
+        safe,
         bounds(counts, level, beta),
         tolerance,
         float(counts.correlation),
