@@ -113,6 +113,11 @@ class Postgres:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def programs(self) -> Path:
+        """Folder of its own programs, `pg_dump` among them where it came with them."""
+        return self._bin
+
     def start(self) -> Postgres:
         """Start it and wait until it takes connections."""
         command = [str(self._bin / "postgres"), "-D", str(self.home / "data")]

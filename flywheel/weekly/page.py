@@ -62,20 +62,18 @@ def _headline(facts: Facts) -> list[str]:
     lines = [f"**{facts.live}** is live{tried}."]
     if not whole.answers:
         return [*lines, "No answers were given."]
-    earlier = f" ({before.answers:,} in the {facts.period.days} days before)"
-    lines.append(
-        f"{whole.answers:,} answers{earlier * bool(before.answers)}; "
-        f"{_changed(whole.negative_rate, before.negative_rate)} negative, "
-        f"{_changed(whole.edit_rate, before.edit_rate)} edited."
-    )
-    return lines
+    earlier = f"; {before.answers:,} in the {facts.period.days} days before"
+    return [
+        *lines,
+        "",
+        f"- answers: {whole.answers:,}{earlier * bool(before.answers)}",
+        f"- negative: {_changed(whole.negative_rate, before.negative_rate)}",
+        f"- edited: {_changed(whole.edit_rate, before.edit_rate)}",
+    ]
 
 
 def _changed(now: Interval | None, before: Interval | None) -> str:
-    assert now is not None
-    if before is None:
-        return _rate(now)
-    return f"{_rate(now)}, before {before.value:.1%},"
+    return _rate(now) if before is None else f"{_rate(now)}; before {_rate(before)}"
 
 
 def _rate(one: Interval | None) -> str:
@@ -211,7 +209,7 @@ def _costs(facts: Facts) -> list[str]:
     if any(one.cost is not None for one in compared):
         rows_ = [
             (
-                f"{one.role} {one.model}",
+                f"{one.role}: {one.model}",
                 money(one.cost),
                 times(one.against_base),
                 times(one.against_teacher),

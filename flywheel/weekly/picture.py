@@ -59,7 +59,7 @@ def _answers(axes: Axes, facts: Facts) -> None:
         axes.bar(places, values, 0.8 * DAY, bottom=below, color=colour, label=label)
         below = [a + b for a, b in zip(below, values, strict=True)]
     axes.set_ylabel("answers a day", fontsize=9)
-    axes.set_ylim(0, max([*below, 1]) * 1.28)  # room for the words of the marks
+    axes.set_ylim(0, max([*below, 1]) * 1.45)  # room for the words of the marks
     if groups:
         legend = axes.legend(
             fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5)
@@ -113,7 +113,7 @@ def _marks(top: Axes, bottom: Axes, facts: Facts) -> None:
             axes.axvline(ts, color=colour, lw=1, ls=":")
         late = ts > facts.period.since + 0.8 * (facts.period.until - facts.period.since)
         top.annotate(
-            word, (ts, 0.97 - 0.085 * (number % 3)), xycoords=("data", "axes fraction"),
+            word, (ts, 0.99 - 0.095 * (number % 3)), xycoords=("data", "axes fraction"),
             xytext=(-3 if late else 3, 0), textcoords="offset points", fontsize=8, color=colour,
             va="top", ha="right" if late else "left", parse_math=False,
         )  # fmt: skip
