@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from curate.review.looks.series import DAY
 from ledger.database import tables
 from ledger.deployments import Deployment, DeploymentEvent, Deployments, fold, version_name
+from ledger.glance import Glance, spent_on
 from ledger.marks import rank_name
 from ledger.settings import Settings
 from ledger.store import Store
@@ -36,6 +37,49 @@ class Alert(NamedTuple):
     says: dict[str, str]
     said: str
     open: bool
+
+
+class Tried(NamedTuple):
+    """The version that is being tried.
+
+    Attributes:
+        share, next_share: percent; the next one is None where nobody has judged the stage yet.
+        days: how long its stage has run, pauses left out.
+        action, said: what was last judged, and when: `at`. None, "" and None before that.
+        rates: name, canary's, control's rate, 0 to 1, of what is judged.
+        verdict: of its gate; None without one.
+    """
+
+    name: str
+    share: float
+    next_share: float | None
+    days: float
+    paused: bool
+    asked: bool
+    by_stages: bool
+    action: str | None
+    said: str
+    at: float | None
+    rates: tuple[tuple[str, float, float], ...]
+    verdict: str | None
+
+
+class Signal(NamedTuple):
+    """What is watched. `score` is how near to drift the evidence is, 0 to 1."""
+
+    name: str
+    state: str
+    score: float
+    said: str
+
+
+class Spending(NamedTuple):
+    """What was spent on something; `cost` None where no price is known."""
+
+    what: str
+    hours: float
+    tokens: int
+    cost: float | None
 
 
 class Waits(NamedTuple):
@@ -98,6 +142,47 @@ def alerts(store: Store, alias: str, limit: int = 20) -> list[Alert]:
             one.seq in current,
         )
         for one in found
+    ]
+
+
+def tried(seen: Glance, base: str, now: float) -> Tried | None:
+    """The version that is being tried; None where none is."""
+    state, last = seen.state, seen.rollout or {}
+    if state.candidate is None:
+        return None
+    name = version_name(state.alias, state.candidate, base)
+    evidence = last.get("evidence") or {}
+    judged = (*evidence.get("metrics", ()), *evidence.get("guards", ()))
+    return Tried(
+        name,
+        state.share,
+        last.get("next_share"),
+        state.stage_seconds(now) / DAY,
+        state.paused,
+        state.asked,
+        state.stages,
+        last.get("action"),
+        last.get("said", ""),
+        last.get("at"),
+        tuple((one["name"], one["canary"], one["control"]) for one in judged),
+        seen.judged.get(name),
+    )
+
+
+def signals(seen: Glance) -> list[Signal]:
+    """How the signals of drift stood when they were last looked at, the nearest to drift first."""
+    found = [
+        Signal(name, one["state"], one["score"], one["said"].removeprefix(f"{name}: "))
+        for name, one in seen.signals.items()
+    ]
+    return sorted(found, key=lambda one: -one.score)
+
+
+def spending(store: Store, alias: str, now: float) -> list[Spending]:
+    """What was spent for an alias in the last seven days."""
+    return [
+        Spending(what, one.gpu_seconds / 3600, one.prompt_tokens + one.completion_tokens, one.cost)
+        for what, one in spent_on(store, alias, since=now - 7 * DAY).items()
     ]
 
 

@@ -1,4 +1,6 @@
-"""The page Live: what has the traffic, what users make of it, how sure it is, what waits."""
+"""The page Live: what has the traffic, what is tried, noticed, waited for and spent, and what users
+make of it over time. It shows what `flywheel status` does, as the ledger has it: what is judged and
+decided it reads as the last tick left it."""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from curate.review.keys import Person
 from curate.review.looks import live, pictures, series
 from curate.review.web import alias_of, person, render, settings_of, store_of
 from ledger.deployments import version_name
+from ledger.glance import glance
 from ledger.store import Store
 
 router = APIRouter()
@@ -50,7 +53,7 @@ def show(request: Request, who: Annotated[Person, Depends(person)], days: int = 
         pictures.spreads(found, settings.curate.low_confidence_nats),
         pictures.answers(found, span, marks),
     ]
-    base = settings.model.name
+    base, seen = settings.model.name, glance(store, alias)
     return render(
         request,
         "live.html",
@@ -61,6 +64,11 @@ def show(request: Request, who: Annotated[Person, Depends(person)], days: int = 
         earlier=max(len(events) - _EVENTS, 0),
         alerts=live.alerts(store, alias),
         waits=live.waits(store, alias),
+        tried=live.tried(seen, base, now),
+        signals=live.signals(seen),
+        tick=seen.loop,
+        spending=live.spending(store, alias, now),
+        currency=settings.prices.currency,
         figures=figures,
         answers=sum(one.answers for one in found),
         days=days,
