@@ -12,7 +12,7 @@ from typing import NamedTuple
 from curate.clusters import ClusterCounts, counts
 from curate.datasets.plan import plan
 from eval.drift import Signal, look
-from ledger.deployments import Deployment, Deployments, version_name
+from ledger.deployments import Deployment, Deployments, fold, version_name
 from ledger.files import read_json
 from ledger.records import Evaluation
 from ledger.registry import Registry
@@ -53,7 +53,8 @@ class Facts(NamedTuple):
         pool: pairs of the next dataset, the new ones among them.
         waiting: answers that wait for a person.
         alerts: of drift, newer than the last retrain, oldest first.
-        clusters: over the window of `triggers.failures.days`, by number.
+        clusters: by number, over the window of `triggers.failures.days` or since the live version
+            took over, if that is later: what an earlier one did wrong may be mended.
         verdicts: the last one on each version, by its name.
         firings: all decisions so far, oldest first.
         gpu_hours, cost: spent on training and gates in the last seven days; the cost is None
@@ -93,7 +94,7 @@ def facts(settings: Settings, store: Store, alias: str, *, now: float) -> Facts:
     chosen = [one.candidate for one in made.selection.chosen]
     verdicts, firings = store.evaluations(alias), store.firings(alias)
     last = _last_retrain(store, alias, verdicts, firings)
-    since = now - settings.triggers.failures.days * DAY
+    since = max(now - settings.triggers.failures.days * DAY, _live_since(store, alias))
     hours, cost = _spent(settings, store, alias, now)
     signals = {one.name: one for one in look(settings, store, alias, now=now)}
     negatives = signals.get("negatives")
@@ -133,6 +134,15 @@ def _measured(
             gate = 0.0 if verdict is None else float(verdict.report.get("seconds") or 0.0)
             return Measured(version.manifest.pairs, float(read_json(file)["seconds"]), gate)
     return None
+
+
+def _live_since(store: Store, alias: str) -> float:
+    """When the live version took over, seconds since the epoch; 0 where it always was."""
+    state, since = Deployment(alias), 0.0
+    for event in Deployments(store).events(alias):
+        before, state = state.live, fold(state, event)
+        since = event.ts if state.live != before else since
+    return since
 
 
 def _last_retrain(
