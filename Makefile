@@ -13,8 +13,8 @@ help:    ## this list
 setup:   ## make .venv and install the locked requirements for this machine
 	@$(PYTHON) requirements/install.py
 
-demo: setup ## watch the whole loop on the CPU; DATA=train.csv GOLD=test.csv take yours
-	@$(BIN)/flywheel --config $(or $(CONFIG),configs/demo.yaml) demo $(if $(DATA),--data $(DATA)) $(if $(GOLD),--gold $(GOLD)) $(if $(LABELS),--labels $(LABELS))
+demo: setup ## watch the whole loop on the CPU; DATA=train.csv GOLD=test.csv take yours; LOOP=1: nobody steers
+	@$(BIN)/flywheel --config $(or $(CONFIG),configs/demo.yaml) demo $(if $(DATA),--data $(DATA)) $(if $(GOLD),--gold $(GOLD)) $(if $(LABELS),--labels $(LABELS)) $(if $(LOOP),--loop)
 
 serve: setup ## serve CONFIG, by default the one that fits this machine
 	@$(FLYWHEEL) serve

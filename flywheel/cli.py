@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -189,8 +190,9 @@ def _indented(text: str) -> str:
     show_default=True,
     help="Only so many categories, the most frequent ones; more need more messages.",
 )
-@click.option("--messages", type=click.IntRange(8), default=320, show_default=True)
-@click.option("--gold-size", type=click.IntRange(10), default=100, show_default=True)
+@click.option("--messages", type=click.IntRange(8), help="Users' messages, [320; loop: 220].")
+@click.option("--gold-size", type=click.IntRange(10), help="Gold questions, [100; loop: 60].")
+@click.option("--loop", "alone", is_flag=True, help="Nobody steers: drift, retrain, rollback.")
 @json_option
 @click.pass_obj
 def demo(
@@ -198,20 +200,28 @@ def demo(
     data: Path | None,
     gold: Path | None,
     labels: int,
-    messages: int,
-    gold_size: int,
+    messages: int | None,
+    gold_size: int | None,
+    alone: bool,
     as_json: bool,
 ) -> None:
     """Watch the whole loop: serve, correct, retrain, gate, canary, rollback."""
-    from flywheel.demo.play import Options, play
+    from flywheel.demo import alone as by_itself
+    from flywheel.demo import play
     from ledger.files import write_json
 
-    report = play(
-        shared.config,
-        Options(data=data, gold=gold, labels=labels, messages=messages, gold_size=gold_size),
-        lambda line: click.echo(line, err=as_json),
-    )
-    file = shared.settings.var / "demo" / "report.json"
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    given = {"messages": messages, "gold_size": gold_size}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    chosen |= {"data": data, "gold": gold, "labels": labels}
+    report: by_itself.AloneReport | play.Report
+    if alone:
+        report = by_itself.alone(shared.config, by_itself.Options(**chosen), say)
+    else:
+        report = play.play(shared.config, play.Options(**chosen), say)
+    file = shared.settings.var / ("demo-loop" if alone else "demo") / "report.json"
     write_json(file, report.model_dump())
     show(report.model_dump(), as_json=as_json, text=lambda: f"\n{report.table()}\n\n{file}")
     if not report.sound:
@@ -229,7 +239,7 @@ for _command in (
         clusters,
         dataset,
         distill,
-    drift,
+        drift,
         export,
         forget,
         gate,

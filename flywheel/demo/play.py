@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import sys
 import time
 from collections import Counter
@@ -21,20 +20,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from curate.tagging.sweep import sweep
+from flywheel.demo.home import fresh_home, own_config, some, the_alias
 from flywheel.demo.product import Product, Reply
 from flywheel.demo.report import Report
-from flywheel.demo.stream import Message, Stream, make_stream, write_gold
+from flywheel.demo.stream import Message, Stream, make_stream
 from flywheel.model import fetch
 from flywheel.retrain import Outcome
 from flywheel.rollout import promote, rollback
-from flywheel.running import RunningServer, free_port
+from flywheel.running import RunningServer
 from flywheel.server import Server
 from ledger.deployments import Change
-from ledger.errors import ConfigError, FlywheelError, GateRefused
-from ledger.files import read_json, write_atomic
+from ledger.errors import FlywheelError, GateRefused
+from ledger.files import read_json
 from ledger.marks import rank_name
 from ledger.settings import Settings, api_keys, load
 from ledger.store import Store
@@ -62,17 +60,13 @@ def play(config: str, options: Options, say: Callable[[str], None]) -> Report:
         FlywheelError: something broke; it says what.
     """
     template = load(config)
-    alias = template.only_alias
-    if alias is None:
-        raise ConfigError(
-            f"{config} has {len(template.aliases)} aliases", rule="The demo plays with one."
-        )
+    alias = the_alias(template, config)
     stream = make_stream(
         options.data, options.gold, labels=options.labels, gold_size=options.gold_size
     )
-    home = _fresh_home(template.var / "demo")
-    settings, own = _own_config(template, config, home, alias, stream)
-    say(f"\nThe product sorts messages into {len(stream.labels)} queues: {_some(stream.labels)}")
+    home = fresh_home(template.var / "demo")
+    settings, own = own_config(config, home, alias, stream.gold)
+    say(f"\nThe product sorts messages into {len(stream.labels)} queues: {some(stream.labels)}")
     if left := stream.categories - len(stream.labels):
         say(f"{left} less frequent categories of the data are left out (--labels, LABELS=).")
     say(f"It asks the model {alias!r}; {len(stream.gold)} questions are kept aside as gold.\n")
@@ -345,34 +339,6 @@ class _Play:
         self._say(f"\n[{number}/4] {title}")
 
 
-def _fresh_home(home: Path) -> Path:
-    """An empty folder for the demo; what an earlier demo left is moved aside, once."""
-    if home.exists():
-        previous = home.with_name("demo-previous")
-        shutil.rmtree(previous, ignore_errors=True)
-        home.rename(previous)
-    home.mkdir(parents=True)
-    return home
-
-
-def _own_config(
-    template: Settings, config: str, home: Path, alias: str, stream: Stream
-) -> tuple[Settings, Path]:
-    """The demo's configuration: the given one with its own folder, port and gold set."""
-    gold = home / "gold.jsonl"
-    write_gold(gold, stream.gold)
-    raw = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-    raw["var"] = str(home)
-    raw.setdefault("ledger", {})["url"] = f"sqlite:///{home / 'ledger.db'}"
-    raw.setdefault("privacy", {})["key_file"] = str(home / "keys" / "subject.key")
-    raw.setdefault("serve", {})["port"] = free_port()
-    raw["aliases"][alias].setdefault("gate", {})["gold"] = [str(gold)]
-    raw.setdefault("curate", {})["trusted_sources"] = ["user", "operator"]
-    own = home / "config.yaml"
-    write_atomic(own, yaml.safe_dump(raw, sort_keys=False).encode())
-    return load(own), own
-
-
 def _counts(replies: Sequence[Reply]) -> str:
     counted = Counter(reply.version for reply in replies)
     return ", ".join(f"{version}: {count}" for version, count in sorted(counted.items()))
@@ -381,10 +347,6 @@ def _counts(replies: Sequence[Reply]) -> str:
 def _rightness(replies: Sequence[Reply]) -> str:
     right = sum(reply.right for reply in replies)
     return f"({right} of {len(replies)} right)"
-
-
-def _some(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:6]) + (", …" if len(labels) > 6 else "")
 
 
 def _short(text: str, width: int) -> str:

@@ -125,9 +125,15 @@ class Product:
         replies = await asyncio.gather(*(one(message) for message in messages))
         return [reply for reply in replies if reply is not None]
 
-    async def react(self, reply: Reply) -> None:
-        """A user is not content: an edit, or only a thumb down."""
+    async def react(self, reply: Reply, *, thumb: bool = False) -> None:
+        """A user is not content: an edit, or only a thumb down.
+
+        Args:
+            thumb: who edits turns a thumb down, too.
+        """
         said: dict[str, Any] = {"correction": reply.message.label}
+        if thumb:
+            said["rating"] = "down"
         if only_votes := self._random.randrange(_ONLY_VOTES) == 0:
             said = {"rating": "down"}
         said |= {"id": reply.request_id, "user": f"user-{self._random.randrange(_USERS)}"}

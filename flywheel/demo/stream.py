@@ -16,7 +16,7 @@ SYSTEM = "Answer with one queue name only."
 BUILT_IN = Path(__file__).with_name("messages.csv")
 MAX_TOKENS = 24
 """Longest answer asked for: a queue's name and some room, in tokens."""
-_SEED = 7
+SEED = 7
 
 
 class Message(NamedTuple):
@@ -83,14 +83,14 @@ def make_stream(
     counted = Counter(message.label for message in traffic)
     kept = sorted(counted, key=lambda label: (-counted[label], label))[:labels]
     traffic = [message for message in traffic if message.label in kept]
-    random.Random(_SEED).shuffle(traffic)
+    random.Random(SEED).shuffle(traffic)
     if gold is not None:
         held_out = [message for message in read_csv(gold) if message.label in kept]
-        random.Random(_SEED).shuffle(held_out)
+        random.Random(SEED).shuffle(held_out)
     else:
         cut = len(traffic) // 5
         held_out, traffic = traffic[:cut], traffic[cut:]
-    questions = _even(held_out, gold_size)
+    questions = even(held_out, gold_size)
     if not questions:
         raise UsageError(
             f"{gold} has no message of the categories {', '.join(sorted(kept))}",
@@ -101,7 +101,7 @@ def make_stream(
     return Stream(traffic, questions, sorted(kept), len(counted))
 
 
-def _even(messages: list[Message], size: int) -> list[Message]:
+def even(messages: list[Message], size: int) -> list[Message]:
     """Up to `size` messages, taken from the categories in turn."""
     by_label: dict[str, list[Message]] = {}
     for message in messages:

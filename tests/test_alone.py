@@ -1,0 +1,180 @@
+"""The demo that nobody steers: its story, its settings, its report; and a short one for real."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+from servers import ENVIRONMENT, VLLM
+from tiny import build_tiny_model, tiny_settings, write_config
+
+from flywheel.demo import hurry
+from flywheel.demo.alone import Options, alone
+from flywheel.demo.alone_report import AloneReport, Turn
+from flywheel.demo.home import fresh_home, own_config
+from ledger import clock
+from ledger.deployments import Deployments
+from ledger.errors import UsageError
+from ledger.settings import load
+from ledger.store import Store
+
+ROOT = Path(__file__).parent.parent
+QUEUES = ("accounts", "billing", "delivery", "returns")
+
+
+# -- the story -----------------------------------------------------------------------------------
+
+
+def test_gold_questions_are_about_old_queues_only() -> None:
+    story = hurry.make_story(None, None, labels=None, messages=220, gold_size=60)
+    assert not set(story.old_labels) & set(story.new_labels)
+    assert {one.label for one in story.old} == set(story.old_labels)
+    assert {one.label for one in story.new} == set(story.new_labels)
+    assert {one.label for one in story.gold} == set(story.old_labels)
+    texts = [one.text for part in (story.old, story.new, story.gold) for one in part]
+    assert len(texts) == len(set(texts))
+    # What the calendar waits for can come from either half.
+    assert 0 < story.enough < min(len(story.old), len(story.new))
+    assert {story.shifted(label) for label in story.new_labels} == set(story.new_labels)
+    assert all(story.shifted(label) != label for label in story.new_labels)
+
+
+def test_too_few_categories_are_refused(tmp_path: Path) -> None:
+    file = messages(tmp_path, QUEUES[:3], 40)
+    with pytest.raises(UsageError, match="3 categories are too few"):
+        hurry.make_story(file, None, labels=None, messages=220, gold_size=60)
+    file = messages(tmp_path, QUEUES, 2)
+    with pytest.raises(UsageError, match="too few"):
+        hurry.make_story(file, None, labels=None, messages=220, gold_size=60)
+
+
+def test_its_settings_hold_in_its_own_file_only(tmp_path: Path) -> None:
+    story = hurry.make_story(None, None, labels=None, messages=220, gold_size=60)
+    config = str(ROOT / "configs/demo.yaml")
+    before = load(config)
+    home = fresh_home(tmp_path / "demo-loop")
+    own, file = own_config(
+        config, home, "support", story.gold, hurry.gate("support"), hurry.settings(story)
+    )
+    assert own.triggers.pairs.count == story.enough
+    assert own.triggers.cooldown_hours == 0
+    assert [stage.days for stage in own.rollout.stages] == [0, 0]
+    assert own.aliases["support"].gate.margin == 0.2
+    assert own.aliases["support"].gate.gold == (home / "gold.jsonl",)
+    # Merged, not replaced.
+    assert own.serve.vllm == before.serve.vllm
+    assert own.train.rank == before.train.rank
+    assert load(config) == before
+    assert load(file) == own
+    (home / "there").touch()
+    fresh_home(home)
+    assert (tmp_path / "demo-loop-previous/there").exists()
+
+
+# -- the report ----------------------------------------------------------------------------------
+
+
+def turn(end: str, *because: str) -> Turn:
+    return Turn(
+        version="support@v1", because=list(because), decided=1.0, verdict="pass", difference=0.5,
+        end=end, ended=2.0, why="", seconds=60.0,
+    )  # fmt: skip
+
+
+def report(turns: list[Turn], **more: object) -> AloneReport:
+    values: dict[str, object] = {
+        "minute_is_hours": 24.0, "turns": turns, "drift": ["edits drifted"],
+        "expected": ["live", "live", "rolled_back"], "noticed": True, "requests": 10,
+        "failed_requests": 0, "mixed_version_responses": 0, "rows_logged": 10, "corrections": 5,
+        "wrong_corrections": 3, "rollback_seconds": 0.1, "seconds": 600.0, "versions": {},
+    }  # fmt: skip
+    return AloneReport.model_validate({**values, **more})
+
+
+def test_a_report_is_sound_where_the_story_went_as_it_had_to() -> None:
+    whole = [turn("live", "calendar"), turn("live", "drift"), turn("rolled_back", "calendar")]
+    assert report(whole).sound
+    assert report([whole[0], turn("refused", "drift"), *whole[1:]]).sound
+    assert not report(whole[:2]).sound
+    assert not report([whole[0], whole[2], whole[1]]).sound
+    assert not report([whole[0], whole[0], whole[2]]).sound  # drift caused nothing
+    assert not report(whole, drift=[]).sound
+    assert not report(whole, failed_requests=1).sound
+    assert not report(whole, mixed_version_responses=1).sound
+    assert not report(whole, rows_logged=9).sound
+    said = report(whole).table()
+    assert "commands typed" in said
+    assert "rolled back, day 2.0" in said
+
+
+# -- for real ------------------------------------------------------------------------------------
+
+
+def messages(folder: Path, queues: tuple[str, ...], each: int) -> Path:
+    file = folder / "messages.csv"
+    with open(file, "w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["text", "category"])
+        for number in range(each):
+            for queue in queues:
+                writer.writerow([f"Message {number} is about {queue}. Which queue?", queue])
+    return file
+
+
+@pytest.mark.slow
+def test_the_loop_turns_alone_and_goes_back_alone(tmp_path: Path) -> None:
+    """Real vLLM, real training, `flywheel loop` and users: a version goes live, and one that
+    passes the gate and harms users is rolled back. Nothing is typed."""
+    model = build_tiny_model(tmp_path / "model")
+    settings = tiny_settings(
+        model,
+        tmp_path / "var",
+        aliases={"support": {}},
+        curate={
+            "acceptance": {"new_subject_hours": 0},
+            "dataset": {"near_duplicate": 1},  # the messages differ in a number
+        },
+        serve={"vllm": VLLM, "env": ENVIRONMENT, "max_lora_rank": 8},
+        ledger={"url": f"sqlite:///{tmp_path}/var/ledger.db"},
+        privacy={"key_file": str(tmp_path / "var/keys/subject.key")},
+    )
+    config = write_config(settings, tmp_path / "config.yaml")
+    more = {
+        "train": {"epochs": 8, "learning_rate": 1e-2, "checkpoint_steps": 1000},
+        "triggers": {"calendar": {"days": 0.1}},
+        "rollout": {"stages": [{"share": 50, "days": 0, "events": 60, "feedback": 5}]},
+    }
+    options = Options(
+        data=messages(tmp_path, QUEUES, 30),
+        messages=80,
+        gold_size=20,
+        every="1s",
+        think=0.1,
+        new_product=False,
+        more=more,
+        patience=90,
+    )
+    said: list[str] = []
+    done = alone(str(config), options, said.append)
+    assert done.sound, (done, said)
+    first, *_, last = done.turns
+    assert (first.end, last.end) == ("live", "rolled_back")
+    assert last.verdict == "pass"
+    assert last.difference is not None
+    assert "calendar" in first.because
+    assert done.commands == 0
+    assert done.rollback_seconds < 5
+    assert clock.lapse() is None  # time is the real one again
+    own = load(tmp_path / "var/demo-loop/config.yaml")
+    store = Store.open(own)
+    events = Deployments(store).events("support")
+    assert {event.who for event in events if event.kind != "candidate"} == {"loop"}
+    assert [event.kind for event in events][-1] == "rollback"
+    assert "times as many" in events[-1].why
+    firings = [one for one in store.firings("support") if one.decision == "retrain"]
+    assert len(firings) >= len(done.turns)
+    store.close()
+    assert any("TIME LAPSE" in line for line in (own.var / "loop.log").read_text().splitlines())
+    assert yaml.safe_load((own.var / "config.yaml").read_text())["triggers"]["calendar"]
