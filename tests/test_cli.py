@@ -240,8 +240,7 @@ def test_status_of_nothing(run: Run, settings: Settings) -> None:
         "signals": {},
         "alerts": [],
         "loop": None,
-        "spent": {},
-        "currency": "USD",
+        "cost": {"currency": "USD", "total": {"cost": 0, "known": 0}, "lines": []},
     }
     assert (found["tags"], found["incomplete"]) == ({}, [])
     assert found["to_review"] == {"support": {}}

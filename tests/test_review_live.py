@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import review_rows
 from browser import PHONE, axe_findings, is_wider_than_the_screen, logged_in, screenshot, served
+from kept_rows import make
 from review_client import enter
 
 from curate.review.app import create
@@ -83,6 +84,11 @@ def test_it_shows_what_status_does(settings: Settings, store: Store) -> None:
     deployments = Deployments(store)
     deployments.promote("support", 1, who="ada", why="better")
     began = deployments.step("begin", "support", 2, 5.0, who="loop", why="it passed")
+    rows = [
+        make(f"r{n}", hour=time.time() // 3600 - 2, prompt_tokens=90, completion_tokens=10)
+        for n in range(30)
+    ]
+    store.add_interactions(rows)
     text = live(settings, store)
     assert "support@v2 at 5 %" in text
     assert "Nobody has judged this stage yet" in text
@@ -99,6 +105,7 @@ def test_it_shows_what_status_does(settings: Settings, store: Store) -> None:
     assert "The last tick failed: the gold questions" in text
     assert "training 1.50 90,000 1.25" in text
     assert "teacher 0.00 59,000 no price" in text
+    assert "serving – 3,000 –" in text
     deployments.mark("ask", "support", who="loop", why="too long")
     assert "a person is asked" in live(settings, store)
     deployments.step("expand", "support", 2, 50.0, who="loop", why="fine")

@@ -32,6 +32,14 @@ def at() -> Iterator[float]:
         yield rollout_rows.START
 
 
+@pytest.fixture
+def product(store: Store) -> Iterator[rollout_rows.Product]:
+    """Users, and their clock."""
+    made = rollout_rows.Product(store, a_day=50)
+    with clock.at(lambda: made.now):
+        yield made
+
+
 def look(settings: Settings, store: Store) -> dict[str, Any]:
     found = status(settings, store, ["support"], NOWHERE)
     assert json.loads(json.dumps(found)) == found
@@ -56,8 +64,9 @@ def test_a_new_ledger(settings: Settings, store: Store) -> None:
     assert len(text.splitlines()) <= LINES
 
 
-def test_everything_that_goes_on_fits_on_one_screen(settings: Settings, store: Store) -> None:
-    product = rollout_rows.Product(store, a_day=50)
+def test_everything_that_goes_on_fits_on_one_screen(
+    settings: Settings, store: Store, product: rollout_rows.Product
+) -> None:
     names = ["first", "second", "third"]
     numbers = [rollout_rows.version(settings, store) for _ in names]
     deployments = Deployments(store)
@@ -79,6 +88,7 @@ def test_everything_that_goes_on_fits_on_one_screen(settings: Settings, store: S
     for what, cost in (("training", 1.5), ("gate", None), ("teacher", 0.25)):
         spent = Spent(3, 1000, 500, cost, 3600.0 if what == "training" else 0.0)
         store.add_spending("support", what, "base", spent)
+    product.now += 60
 
     found = look(settings, store)
     state, text = found["aliases"]["support"], status_text(found)
@@ -100,9 +110,12 @@ def test_everything_that_goes_on_fits_on_one_screen(settings: Settings, store: S
     assert "unsure 70% of the way to drift" in text
     # What it waits for, and what it cost.
     assert "one version at a time" in text
-    assert "training 1.00 h (1.50 USD)" in " ".join(text.split())
-    assert "gate 1,500 tokens (no price set)" in text
-    assert state["spent"]["gate"]["cost"] is None
+    assert "training 1.00 h (1.50)" in " ".join(text.split())
+    assert "gate 1,500 tokens (no price)" in text
+    assert "1.75 USD and what has no price" in text
+    assert "serving" in text
+    gate = next(one for one in state["cost"]["lines"] if one["what"] == "gate")
+    assert gate["cost"] is None
 
 
 def test_the_last_tick_and_what_is_missing(settings: Settings, store: Store, at: float) -> None:
@@ -138,7 +151,7 @@ def test_collect_first_names_what_is_missing() -> None:
     state: dict[str, Any] = {
         "live": "base", "previous": None, "candidate": None, "share": 0.0, "since": None,
         "answers": {}, "confidence": {}, "last_verdicts": {}, "drift": [], "alerts": [],
-        "signals": {}, "loop": {"at": 0.0, "failed": []}, "spent": {}, "currency": "USD",
+        "signals": {}, "loop": {"at": 0.0, "failed": []}, "cost": {"lines": []},
         "waits_for": {
             "action": "collect", "said": ["too little to learn from"], "never_pay": ["calendar"],
             "missing": ["12 more accepted corrections (drift)"],

@@ -9,7 +9,7 @@ from flywheel.server import Server
 from ledger.clock import now
 from ledger.deployments import name_or_none, version_name
 from ledger.errors import ConfigError, FlywheelError, ServerError
-from ledger.glance import Glance, glance, spent_on
+from ledger.glance import Glance, glance
 from ledger.keeping.confidence import newest
 from ledger.keeping.settle import held
 from ledger.marks import rank_name
@@ -59,10 +59,7 @@ def _alias(settings: Settings, store: Store, alias: str) -> dict[str, Any]:
         ],
         "waits_for": _decision(settings, store, alias, at),
         "loop": _loop(seen),
-        "spent": {
-            what: one._asdict() for what, one in spent_on(store, alias, since=at - WEEK).items()
-        },
-        "currency": settings.prices.currency,
+        "cost": _cost(settings, store, alias, at),
     }
     if state.stage == "canary":
         found["rollout"] = _rollout(settings, store, alias)
@@ -89,6 +86,24 @@ def _decision(settings: Settings, store: Store, alias: str, at: float) -> dict[s
         return decide(facts(settings, store, alias, now=at), settings).report()
     except FlywheelError as error:
         return {"action": None, "because": [], "said": [error.problem], "missing": []}
+
+
+def _cost(settings: Settings, store: Store, alias: str, at: float) -> dict[str, Any]:
+    """The bill of the last seven days, as `flywheel costs --json` has it.
+
+    `lines` is None where it cannot be made out: `problem` has the reason.
+    """
+    from flywheel.costs import costs
+
+    try:
+        found = costs(settings, store, since=at - WEEK, until=at, aliases=[alias])
+    except FlywheelError as error:
+        return {"lines": None, "problem": error.problem}
+    return {
+        "currency": found.currency,
+        "total": found.totals[alias]._asdict(),
+        "lines": [one._asdict() for one in found.lines],
+    }
 
 
 def _loop(seen: Glance) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ def status_text(found: dict[str, Any]) -> str:
         lines += _labelled("trying", _tried(state))
         lines += _labelled("noticed", _noticed(state))
         lines += _labelled("waits for", _waited(state, found["to_review"][alias]))
-        lines += _labelled("this week", textwrap.wrap(_spent(state), _WIDTH - _LABEL))
+        lines += _labelled("this week", textwrap.wrap(_cost(state), _WIDTH - _LABEL))
     lines += _labelled("log", [_log(found)])
     lines += _forgotten(found)
     lines += [f"{'incomplete':<{_LABEL}}{path}" for path in found["incomplete"]]
@@ -127,18 +127,26 @@ def _waited(state: Mapping[str, Any], to_review: Mapping[str, int]) -> list[str]
     return lines
 
 
-def _spent(state: Mapping[str, Any]) -> str:
-    spent: dict[str, dict[str, Any]] = state["spent"]
-    if not spent:
-        return "nothing spent on training, gates or other models"
+def _cost(state: Mapping[str, Any]) -> str:
+    """What was spent, by what it was spent on; versions are added up."""
+    cost = state["cost"]
+    if cost["lines"] is None:
+        return f"unknown: {cost['problem']}"
+    if not cost["lines"]:
+        return "nothing spent"
     parts = []
-    for what, one in spent.items():
-        hours = one["gpu_seconds"] / 3600
-        tokens = one["prompt_tokens"] + one["completion_tokens"]
+    for what in dict.fromkeys(one["what"] for one in cost["lines"]):
+        lines = [one for one in cost["lines"] if one["what"] == what]
+        tokens = sum(one["prompt_tokens"] + one["completion_tokens"] for one in lines)
+        hours = sum(one["gpu_seconds"] or 0.0 for one in lines) / 3600
         much = f"{hours:.2f} h" if hours else f"{tokens:,} tokens"
-        paid = "no price set" if one["cost"] is None else f"{one['cost']:.2f} {state['currency']}"
-        parts.append(f"{what} {much} ({paid})")
-    return ", ".join(parts)
+        paid = [one["cost"] for one in lines if one["cost"] is not None]
+        price = f"{sum(paid):.2f}" if len(paid) == len(lines) else "no price"
+        parts.append(f"{what} {much} ({price})")
+    total = cost["total"]
+    whole = f"{total['known']:.2f} {cost['currency']}"
+    whole += "" if total["cost"] is not None else " and what has no price"
+    return f"{whole}: {', '.join(parts)}"
 
 
 def _log(found: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from curate.review.looks.series import DAY
 from ledger.database import tables
 from ledger.deployments import Deployment, DeploymentEvent, Deployments, fold, version_name
 from ledger.glance import Glance, spent_on
+from ledger.keeping.rollups import SECONDS, used
 from ledger.marks import rank_name
 from ledger.settings import Settings
 from ledger.store import Store
@@ -74,10 +75,10 @@ class Signal(NamedTuple):
 
 
 class Spending(NamedTuple):
-    """What was spent on something; `cost` None where no price is known."""
+    """What was spent on something; `hours` and `cost` None where nobody wrote them down."""
 
     what: str
-    hours: float
+    hours: float | None
     tokens: int
     cost: float | None
 
@@ -179,8 +180,15 @@ def signals(seen: Glance) -> list[Signal]:
 
 
 def spending(store: Store, alias: str, now: float) -> list[Spending]:
-    """What was spent for an alias in the last seven days."""
-    return [
+    """What was spent for an alias in the last seven days, and what it served.
+
+    What serving costs is an estimate that `flywheel costs` makes.
+    """
+    served = used(store, since=int((now - 7 * DAY) // SECONDS)).items()
+    tokens = sum(
+        one.prompt_tokens + one.completion_tokens for (asked, _), one in served if asked == alias
+    )
+    return ([Spending("serving", None, tokens, None)] if tokens else []) + [
         Spending(what, one.gpu_seconds / 3600, one.prompt_tokens + one.completion_tokens, one.cost)
         for what, one in spent_on(store, alias, since=now - 7 * DAY).items()
     ]
