@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from gate_made import gold
 from kept_rows import DAY, fill, make
@@ -367,3 +368,11 @@ def test_the_command_prints_it(store: Store, settings: Settings, tmp_path: Path)
         "serving", "training", "gate", "teacher", "shadow",
     }  # fmt: skip
     assert set(found["totals"]) == {"support", "sales"}
+
+
+def test_the_pages_example_can_be_read(make_settings: Makes) -> None:
+    page = (Path(__file__).parent.parent / "docs/costs.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    read = make_settings(**yaml.safe_load(block))
+    assert (read.prices.gpu_hour, read.prices.boxes) == (2.5, 1)
+    assert read.curate.teacher is not None

@@ -296,7 +296,7 @@ def test_a_damaged_ledger_makes_no_backup(settings: Settings, tmp_path: Path) ->
     content = bytearray(file.read_bytes())
     content[(page - 1) * size + 100 : page * size] = bytes(size - 100)
     file.write_bytes(content)
-    with pytest.raises(LedgerError, match=r"damaged|cannot be copied"):
+    with pytest.raises(LedgerError, match="is damaged"):
         backup(settings, tmp_path / "backup", keys=None, versions=False)
     assert not (tmp_path / "backup" / NOTE).exists()
 
