@@ -146,6 +146,16 @@ def test_the_units_can_write_where_libraries_cache() -> None:
         assert home.startswith(f"{open_}/")
 
 
+def test_what_is_filled_in_by_hand_reaches_neither_git_nor_an_image() -> None:
+    secret = "deploy/.env"
+    assert f"/{secret}" in (ROOT / ".gitignore").read_text().splitlines()
+    assert secret in (ROOT / ".dockerignore").read_text().splitlines()
+    text = PAGE.read_text(encoding="utf-8")
+    for made in ("deploy/kubernetes/flywheel.yaml", "deploy/kubernetes/gold/"):
+        assert made in text
+        assert f"/{made}" in (ROOT / ".gitignore").read_text().splitlines()
+
+
 # -- backup and restore ---------------------------------------------------------------------------
 
 
