@@ -131,13 +131,18 @@ def _counted(seen: Glance) -> dict[str, Mapping[str, float]]:
     return {
         "deployments": {kind: seen.changes.get(kind, 0) for kind in _KINDS},
         "gate_verdicts": {verdict: seen.verdicts.get(verdict, 0) for verdict in _VERDICTS},
-        "alerts": {f"drift:{name}": 0 for name in seen.signals} | dict(seen.alerts),
+        "alerts": {**dict.fromkeys(_alert_kinds(seen), 0), **seen.alerts},
         "decisions": {one: seen.decisions.get(one, 0) for one in _DECISIONS},
         "spent_gpu_seconds": {what: one.gpu_seconds for what, one in seen.spent.items()},
         "spent_cost": {
             what: one.cost for what, one in seen.spent.items() if one.cost is not None
         },
     }  # fmt: skip
+
+
+def _alert_kinds(seen: Glance) -> list[str]:
+    told = [f"{kind}:{name}" for name in seen.signals for kind in ("drift", "recovered")]
+    return ["new_cluster", *told]
 
 
 def _measured(seen: Glance, resident: set[str]) -> Iterator[tuple[str, tuple[str, ...], float]]:
