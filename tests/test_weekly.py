@@ -91,6 +91,10 @@ def lived(settings: Settings, store: Store) -> None:
                 "support", "drift:negatives", {"said": "negatives: 2.1 times what is usual"},
                 connection, at=product.now - 3600, since=product.now - DAY, until=product.now,
             )  # fmt: skip
+            store.add_alert(
+                "support", "new_cluster", {"cluster": 7, "name": "grinder, beans", "share": 0.128},
+                connection, at=product.now - 1800, since=product.now - DAY, until=product.now,
+            )  # fmt: skip
         deployments.rollback("support", who="loop", why="harm is shown")
         product.live(1.9)
         product.keep_text = True
@@ -164,7 +168,7 @@ def test_a_report_says_what_the_wheel_did(settings: Settings, store: Store) -> N
     assert [(one.candidate, one.verdict) for one in facts.verdicts] == [
         ("support@v1", "pass"), ("support@v2", "fail"), ("support@v3", "pass"),
     ]  # fmt: skip
-    assert [one.kind for one in facts.alerts] == ["drift:negatives"]
+    assert [one.kind for one in facts.alerts] == ["drift:negatives", "new_cluster"]
     assert [one.decision for one in facts.firings] == ["retrain", "collect"]
 
     page = markdown(facts, "x.png")
@@ -182,7 +186,8 @@ def test_a_report_says_what_the_wheel_did(settings: Settings, store: Store) -> N
         "| operator | 1 | 2 | 0 |",
         "2 proposed correction",
         "1,314.00 EUR a month however idle",
-        "drift that is not over",
+        "drift that is not over (negatives)",
+        "| new cluster | grinder, beans, 12.8% of the traffic |",
     ):
         assert said in page, said
     assert SECRET not in page

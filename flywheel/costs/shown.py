@@ -80,7 +80,7 @@ def text(found: Costs) -> str:
         lines += _table(mine)
         if alias in found.totals:
             sum_ = found.totals[alias]
-            known = "" if sum_.cost is not None else f", at least {money(sum_.known)}"
+            known = f", at least {money(sum_.known)}" if sum_.cost is None and sum_.known else ""
             lines.append(f"  in all {money(sum_.cost)}{known}")
         if alias in found.thousands:
             lines += _thousands(found.thousands[alias], found.currency)

@@ -21,7 +21,10 @@ from ledger.marks import rank_name
 from ledger.records import DeploymentEvent
 from ledger.settings import Settings
 from ledger.store import Alert, Firing, Store
+from ledger.store.alerts import DRIFT
 
+#: How an event begins that gives a version a part of the traffic.
+TRIED = "tried with "
 #: Versions whose answers are counted; older ones have none any more.
 _VERSIONS = 60
 
@@ -209,7 +212,7 @@ def _did(event: DeploymentEvent, before: Deployment) -> str:
         case "candidate":
             return "loaded, no traffic yet"
         case "share" | "begin" | "expand":
-            return f"tried with {share}"
+            return f"{TRIED}{share}"
         case "supersede":
             return f"took the place of the one being tried, with {share}"
         case "promote":
@@ -269,7 +272,9 @@ def _waits(settings: Settings, store: Store, alias: str, state: Deployment) -> l
     if waiting:
         why = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in waiting.items())
         found.append(f"{sum(waiting.values())} answers on the review page ({why}): `make review`")
-    found += [f"drift that is not over: {one.said}" for one in store.open_drifts(alias)]
+    if drifts := [one.kind.removeprefix(DRIFT) for one in store.open_drifts(alias)]:
+        names = ", ".join(one.replace("_", " ") for one in drifts)
+        found.append(f"drift that is not over ({names}): `flywheel drift {alias}`")
     last = store.firings(alias, limit=1)
     if last and last[-1].decision == "collect":
         missing = "; ".join(last[-1].report.get("missing") or ())

@@ -11,7 +11,7 @@ from flywheel.costs.shown import asked_what, box_said, gpu, money, times
 from flywheel.costs.shown import name as whose
 from flywheel.loop.history import DROPPED, LIVE, REFUSED, ROLLED_BACK
 from flywheel.weekly.facts import Day, Facts
-from ledger.store import Firing
+from ledger.store import Alert, Firing
 from ledger.store.alerts import DRIFT, RECOVERED
 
 #: Longest reason in a table's cell, characters.
@@ -129,13 +129,27 @@ def _alerts(facts: Facts) -> list[str]:
         for start, word in ((DRIFT, "drift of"), (RECOVERED, "over:")):
             if kind.startswith(start):
                 kind = f"{word} {kind.removeprefix(start)}"
-        rows.append((_when(one.ts), kind.replace("_", " "), _short(one.said)))
+        rows.append((_when(one.ts), kind.replace("_", " "), _short(_noticed(one))))
     return _table(("when (UTC)", "what", "in words"), rows)
+
+
+def _noticed(one: Alert) -> str:
+    """In words; a new kind of question by the terms that name it."""
+    if "said" not in one.report and "name" in one.report:
+        share = one.report.get("share")
+        part = "" if share is None else f", {share:.1%} of the traffic"
+        return f"{one.report['name']}{part}"
+    return one.said
 
 
 def _firings(facts: Facts) -> list[str]:
     if not facts.firings:
-        return ["It saw no cause for a retrain."]
+        tried = facts.candidate is not None
+        return [
+            f"No retrain: {facts.candidate} was being tried."
+            if tried
+            else "It saw no cause for a retrain."
+        ]
     rows = []
     for one in facts.firings:
         said = [*one.report.get("said", ()), *one.report.get("missing", ())]

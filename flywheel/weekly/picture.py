@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flywheel.weekly.facts import Day, Facts
+from flywheel.weekly.facts import TRIED, Day, Facts
 from flywheel.weekly.period import DAY
 from ledger.files import write_atomic
 from ledger.store.alerts import DRIFT
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # Okabe and Ito: told apart by those who see fewer colours, too.
 _COLOURS = ("#7a828c", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _NEGATIVE, _EDITED, _QUIET = "#a8271f", "#0072b2", "#5b626c"
+_MARKED = ("live", "rolled back", "taken back while it was tried", "refused")
+#: Width of a letter of a mark's word, as a part of the axes' width.
+_LETTER = 0.0098
 #: Versions with a colour of their own; the others share the first.
 _SHOWN = 6
 
@@ -59,7 +62,7 @@ def _answers(axes: Axes, facts: Facts) -> None:
         axes.bar(places, values, 0.8 * DAY, bottom=below, color=colour, label=label)
         below = [a + b for a, b in zip(below, values, strict=True)]
     axes.set_ylabel("answers a day", fontsize=9)
-    axes.set_ylim(0, max([*below, 1]) * 1.45)  # room for the words of the marks
+    axes.set_ylim(0, max([*below, 1]) * 1.05)
     if groups:
         legend = axes.legend(
             fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5)
@@ -101,26 +104,39 @@ def _marks(top: Axes, bottom: Axes, facts: Facts) -> None:
     marks = [
         (one.ts, _word(one.version, one.what), _QUIET)
         for one in facts.history
-        if one.what in ("live", "rolled back", "taken back while it was tried", "refused")
+        if one.what in _MARKED or one.what.startswith(TRIED)
     ]
     marks += [
-        (one.ts, f"drift: {one.kind.removeprefix(DRIFT)}", _NEGATIVE)
+        (one.ts, f"drift: {one.kind.removeprefix(DRIFT).replace('_', ' ')}", _NEGATIVE)
         for one in facts.alerts
         if one.kind.startswith(DRIFT)
     ]
-    for number, (ts, word, colour) in enumerate(sorted(marks)):
+    # Each word in the first row in which none is in its way.
+    ends: list[float] = []
+    for ts, word, colour in sorted(marks):
         for axes in (top, bottom):
             axes.axvline(ts, color=colour, lw=1, ls=":")
-        late = ts > facts.period.since + 0.8 * (facts.period.until - facts.period.since)
+        width = _LETTER * (len(word) + 2) * (facts.period.until - facts.period.since)
+        late = ts + width > facts.period.until
+        begin = ts - width if late else ts
+        row = next((n for n, end in enumerate(ends) if end <= begin), len(ends))
+        ends[row:] = [begin + width, *ends[row + 1 :]]
         top.annotate(
-            word, (ts, 0.99 - 0.095 * (number % 3)), xycoords=("data", "axes fraction"),
-            xytext=(-3 if late else 3, 0), textcoords="offset points", fontsize=8, color=colour,
-            va="top", ha="right" if late else "left", parse_math=False,
+            word, (ts, 1.0), xycoords=("data", "axes fraction"),
+            xytext=(-3 if late else 3, 2 + 11 * row), textcoords="offset points", fontsize=8,
+            color=colour, va="bottom", ha="right" if late else "left", parse_math=False,
+            annotation_clip=False,
         )  # fmt: skip
+    top.set_title(
+        f"{facts.alias}, {facts.period.said}", loc="left", fontsize=11, pad=8 + 11 * len(ends),
+        parse_math=False,
+    )  # fmt: skip
 
 
 def _word(version: str, what: str) -> str:
     short = version.rpartition("@")[2]
+    if what.startswith(TRIED):
+        return f"{short} {what.removeprefix(TRIED).split(' of ')[0]}"
     return f"{short} {'taken back' if what.startswith('taken') else what}"
 
 
