@@ -18,13 +18,14 @@ from tiny import write_config
 
 from benchmarks.adapters import publish_random_adapter
 from eval.asking import Bar, Wanted, ask, concurrency, identities
+from eval.asking.run import _Keeper
 from eval.client import Client, Sampling
 from eval.fake import FakeServer
 from eval.gate import RESULTS, run_gate
 from eval.reports import JUNIT, MARKDOWN, PAGE, PICTURE
 from ledger import clock
 from ledger.database import tables
-from ledger.errors import ServerError
+from ledger.errors import LedgerError, ServerError
 from ledger.files import read_json, write_json, write_jsonl
 from ledger.records import Interaction
 from ledger.registry import ADAPTER_CONFIG, WEIGHTS, Registry
@@ -185,6 +186,45 @@ def test_a_server_that_goes_away_leaves_what_it_answered(store, server):
         done = run(store, back, wanted(30))
         assert done.cached >= 15
         assert len(back.seen) == 90 - done.cached
+
+
+class Kept:
+    """A cache that only counts, or fails."""
+
+    def __init__(self, error=None):
+        self.count, self.error = 0, error
+
+    def keep(self, answers):
+        if self.error:
+            raise self.error
+        self.count += len(list(answers))
+
+
+async def keep_and_end(cache, count):
+    async with asyncio.timeout(20), _Keeper(cache) as keeper:
+        await asyncio.sleep(0.01)  # it waits now
+        for _ in range(count):
+            keeper.add("k", None, None)
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 200])
+def test_a_pass_ends_also_when_a_batch_is_full_at_that_moment(count):
+    cache = Kept()
+    asyncio.run(keep_and_end(cache, count))
+    assert cache.count == count
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_pass():
+    with pytest.raises(LedgerError, match="full"):
+        asyncio.run(keep_and_end(Kept(LedgerError("the disk is full")), 64))
+
+    async def both():
+        async with _Keeper(Kept(LedgerError("the disk is full"))) as keeper:
+            keeper.add("k", None, None)
+            raise ServerError("gone")
+
+    with pytest.raises(ServerError, match="gone"):
+        asyncio.run(both())
 
 
 # -- sealed as the row -------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from eval.asking.cache import Cache, Identities
 from eval.client import Answer, Client, Question, Sampling
+from ledger.errors import LedgerError
 from ledger.store import Store
 
 _BATCH = 64  # answers in one commit
@@ -156,21 +157,26 @@ class _Keeper:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._waiting: list[tuple[str, str | None, Answer]] = []
-        self._full = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._ended = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> _Keeper:
         self._task = asyncio.create_task(self._work())
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         assert self._task is not None
-        failed = self._task.done()
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
+        # Asked to end, not cancelled: Python 3.11's wait_for swallows a cancellation that comes
+        # together with what it waits for.
+        self._ended = True
+        self._wake.set()
+        try:
             await self._task
-        if not failed:  # what could not be kept once is not tried again: its error is raised
             self._commit(self._taken())
+        except LedgerError:
+            if error is None:  # else what went wrong first is what is said
+                raise
 
     def add(self, key: str, row_id: str | None, answer: Answer) -> None:
         """Have an answer kept.
@@ -182,11 +188,11 @@ class _Keeper:
             self._task.result()
         self._waiting.append((key, row_id, answer))
         if len(self._waiting) >= _BATCH:
-            self._full.set()
+            self._wake.set()
 
     def _taken(self) -> list[tuple[str, str | None, Answer]]:
         taken, self._waiting = self._waiting, []
-        self._full.clear()
+        self._wake.clear()
         return taken
 
     def _commit(self, taken: list[tuple[str, str | None, Answer]]) -> None:
@@ -194,9 +200,8 @@ class _Keeper:
             self._cache.keep(taken)
 
     async def _work(self) -> None:
-        while True:
+        while not self._ended:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._full.wait(), _SECONDS)
-            # In a thread: a commit waits for the disk, and answers go on coming. Shielded: a
-            # batch that was begun is ended.
-            await asyncio.shield(asyncio.to_thread(self._commit, self._taken()))
+                await asyncio.wait_for(self._wake.wait(), _SECONDS)
+            # In a thread: a commit waits for the disk, and answers go on coming.
+            await asyncio.to_thread(self._commit, self._taken())
