@@ -6,6 +6,7 @@
     link     decisions to what came of them
     resume   a retrain that was cut off
     decide   retrain, collect more first, or wait; a version that passes begins its rollout
+    report   what the wheel did, once a week
 
 A tick is idempotent: what was done is not done again, and two at once, on one machine or two, are
 one: the second finds the lease taken and leaves. One that dies in the middle leaves nothing that
@@ -136,6 +137,8 @@ class _Turn:
             link(self._settings, self._store, self._alias)
         self._resume()
         self._decide()
+        if not self._dry:
+            self._report()
 
     def note(self, what: str, said: str, *, failed: bool = False) -> None:
         """Report a step."""
@@ -259,6 +262,15 @@ class _Turn:
                 name = version_name(self._alias, number, self._settings.model.name)
                 self.note("rollout", f"{name} gets {change.after.share:g} %")
         link(self._settings, self._store, self._alias)
+
+    def _report(self) -> None:
+        """The weekly report, where a week is over."""
+        from flywheel import weekly
+
+        self.at = "report"
+        if weekly.due(self._settings, self._store, self._alias, now=now()):
+            written = weekly.write(self._settings, self._store, self._alias, now=now())
+            self.note("report", f"the week's report is in {written}")
 
     def _ours(self) -> None:
         """Before what cannot be taken back: the lease still holds."""
