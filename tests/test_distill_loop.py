@@ -6,28 +6,40 @@ The teacher is an adapted version of the tiny model, served by vLLM behind the O
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gate_made import gold
-from servers import KEY, Ours
-from tiny import make_pairs, one_thread, write_config
+from servers import ENVIRONMENT, KEY, VLLM, Ours, start_plain
+from tiny import (
+    build_tiny_model,
+    freeze_open,
+    make_pairs,
+    one_thread,
+    tiny_settings,
+    write_config,
+)
 
 from eval.client import Answer
 from eval.results import EvalResults, PackUsed, SetResults, question_hash
 from eval.teacher import FILE, TeacherResults, TeacherSet
 from flywheel.distilling import DistillReport, compare, markdown
+from flywheel.running import RunningServer
 from flywheel.spent import usage
-from ledger import dataset, pricing
+from ledger import pricing
 from ledger.files import read_json
 from ledger.packs import GoldSet
 from ledger.records import Tag
 from ledger.settings import Gate, Settings, parse
 from ledger.store import SpentOn, now
+from train.result import ADAPTER
 
 ROOT = Path(__file__).parent.parent
 QUEUES = "billing|delivery|returns|accounts"
@@ -174,12 +186,21 @@ def test_the_comparison_names_what_it_does_not_know(settings: Settings) -> None:
 
 
 @pytest.fixture(scope="module")
-def taught(ours: Ours, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path]:
-    """A teacher that answers with queue names, served; a configuration that names it."""
-    from train.publish import publish
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Another model, adapted until it answers with a queue's name, behind a vLLM of its own."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     from train.sft import train
 
-    home = tmp_path_factory.mktemp("taught")
+    home = tmp_path_factory.mktemp("teacher")
+    model = build_tiny_model(home / "model", seed=1)
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    with torch.no_grad():  # its end-of-turn pads, too, so it has no weights: it could never end
+        row = base.get_input_embeddings().weight[base.config.eos_token_id]
+        row.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+    base.save_pretrained(model)
     # One answer to all: random weights learn that, with its end, in seconds.
     pairs = [
         pair.model_copy(
@@ -192,19 +213,36 @@ def taught(ours: Ours, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settin
         )
         for n, pair in enumerate(make_pairs(32))
     ]
-    run = home / "teacher"
-    settings = ours.settings
-    dataset.freeze(run / "dataset", store=ours.store, alias="support", pairs=pairs, created=0.0)
+    freeze_open(home / "run", alias="support", pairs=pairs, created=0.0)
+    learning = {"epochs": 15, "learning_rate": 1e-2, "checkpoint_steps": 100}
+    served = {"vllm": VLLM, "env": ENVIRONMENT, "max_lora_rank": 8}
+    settings = tiny_settings(model, home / "var", train=learning, serve=served)
+    with one_thread():
+        train(settings, home / "run", lambda step: None)
+        adapted = PeftModel.from_pretrained(base, home / "run" / ADAPTER).merge_and_unload()
+        adapted.save_pretrained(home / "adapted")
+        AutoTokenizer.from_pretrained(model).save_pretrained(home / "adapted")
+    shutil.copy(model / "chat_template.jinja", home / "adapted")
     raw = json.loads(settings.model_dump_json(exclude_unset=True))
-    raw["train"] |= {"epochs": 25, "learning_rate": 1e-2, "checkpoint_steps": 100}
-    with one_thread(), _quiet():
-        train(parse(raw, name="teacher"), run, lambda step: None)
-    teacher = publish(settings, "support", run, None)
-    ours.follow(
-        ours.deployments.promote("support", teacher.manifest.version, who="test", why="a teacher")
-    )
-    # The base is live, and the teacher stays loaded as the way back.
-    ours.follow(ours.deployments.promote("support", 0, who="test", why="the student's start"))
+    raw["model"] |= {"name": "adapted", "path": str(home / "adapted")}
+    settings = parse(raw, name="teacher")
+    config = write_config(settings, home / "config.yaml")
+    running = start_plain(settings, config, home / "teacher.log")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def taught(
+    ours: Ours, teacher: RunningServer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Settings, Path]:
+    """A configuration of the running server that names the teacher, prices and a gold set."""
+    home = tmp_path_factory.mktemp("taught")
+    state = ours.deployments.state("support")
+    if state.candidate is not None:
+        ours.follow(ours.deployments.withdraw("support", who="test", why="tidy up"))
+    if state.live != 0:
+        ours.follow(ours.deployments.promote("support", 0, who="test", why="the student's start"))
     gold_set = home / "gold.jsonl"
     rows = [
         {
@@ -216,7 +254,7 @@ def taught(ours: Ours, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settin
         for n, queue in enumerate(["billing", "delivery", "returns", "accounts"] * 4)
     ]
     gold_set.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    raw = json.loads(settings.model_dump_json(exclude_unset=True))
+    raw = json.loads(ours.settings.model_dump_json(exclude_unset=True))
     raw["aliases"] = {
         "support": {
             "gate": {"gold": [str(gold_set)]},
@@ -226,8 +264,8 @@ def taught(ours: Ours, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settin
     raw["curate"] = {
         **raw["curate"],
         "teacher": {
-            "url": ours.url,
-            "model": teacher.name,
+            "url": teacher.url,
+            "model": "adapted",
             "key_variable": "FLYWHEEL_TEACHER_KEY",
             "max_tokens": 6,
             "prompt_price": 1.0,
@@ -239,14 +277,8 @@ def taught(ours: Ours, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settin
     return made, write_config(made, home / "config.yaml")
 
 
-def _quiet() -> Any:
-    import warnings
-
-    found = warnings.catch_warnings()
-    warnings.simplefilter("default")
-    return found
-
-
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the libraries' own, under training
 def test_distil_train_judge_and_the_bill(ours: Ours, taught: tuple[Settings, Path]) -> None:
     settings, config = taught
     asked = []
@@ -266,7 +298,7 @@ def test_distil_train_judge_and_the_bill(ours: Ours, taught: tuple[Settings, Pat
     done = subprocess.run(
         words,
         cwd=ROOT,
-        env={**__import__("os").environ, "FLYWHEEL_API_KEYS": KEY, "FLYWHEEL_TEACHER_KEY": KEY},
+        env={**os.environ, "FLYWHEEL_API_KEYS": KEY, "FLYWHEEL_TEACHER_KEY": KEY},
         capture_output=True,
         text=True,
     )
@@ -308,3 +340,5 @@ def test_distil_train_judge_and_the_bill(ours: Ours, taught: tuple[Settings, Pat
     assert spent[SpentOn("gate", "tiny", report.version)].gpu_seconds > 0
     assert spent[SpentOn("teacher", teacher.model, report.version)].calls == 16
     assert time.time() >= report.finished
+    if ours.deployments.state("support").candidate is not None:
+        ours.follow(ours.deployments.withdraw("support", who="test", why="tidy up"))
