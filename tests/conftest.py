@@ -148,7 +148,7 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path,
             "dataset": {"near_duplicate": 1},
         },
         train={"epochs": 8, "checkpoint_steps": 2},
-        serve={"vllm": VLLM, "env": ENVIRONMENT, "max_lora_rank": 8},
+        serve={"vllm": VLLM, "env": ENVIRONMENT, "max_lora_rank": 8, "metrics_seconds": 0.5},
         ledger={"url": f"sqlite:///{home}/var/ledger.db"},
         privacy={"key_file": str(home / "var/keys/subject.key")},
     )

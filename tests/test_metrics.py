@@ -318,6 +318,7 @@ def test_a_real_server_shows_them_beside_vllms_own(ours: Ours) -> None:
     wait_for(
         lambda: at(now_shown(), "loop_timestamp_seconds", alias="support") == 77.0,
         "the tick on /metrics",
+        seconds=20,
     )
 
 
