@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from servers import ENVIRONMENT, VLLM
-from tiny import build_tiny_model, tiny_settings, write_config
+from tiny import embedded_model
 
 from flywheel.demo import hurry
 from flywheel.demo.alone import Options, alone
@@ -28,7 +27,7 @@ QUEUES = ("accounts", "billing", "delivery", "returns")
 
 
 def test_gold_questions_are_about_old_queues_only() -> None:
-    story = hurry.make_story(None, None, labels=None, messages=220, gold_size=60)
+    story = hurry.make_story(None, None, labels=None, messages=160, gold_size=50)
     assert not set(story.old_labels) & set(story.new_labels)
     assert {one.label for one in story.old} == set(story.old_labels)
     assert {one.label for one in story.new} == set(story.new_labels)
@@ -127,37 +126,26 @@ def messages(folder: Path, queues: tuple[str, ...], each: int) -> Path:
 def test_the_loop_turns_alone_and_goes_back_alone(tmp_path: Path) -> None:
     """Real vLLM, real training, `flywheel loop` and users: a version goes live, and one that
     passes the gate and harms users is rolled back. Nothing is typed."""
-    model = build_tiny_model(tmp_path / "model")
-    settings = tiny_settings(
-        model,
-        tmp_path / "var",
-        aliases={"support": {}},
-        curate={
-            "acceptance": {"new_subject_hours": 0},
-            "dataset": {"near_duplicate": 1},  # the messages differ in a number
-        },
-        serve={"vllm": VLLM, "env": ENVIRONMENT, "max_lora_rank": 8},
-        ledger={"url": f"sqlite:///{tmp_path}/var/ledger.db"},
-        privacy={"key_file": str(tmp_path / "var/keys/subject.key")},
-    )
-    config = write_config(settings, tmp_path / "config.yaml")
-    more = {
-        "train": {"epochs": 8, "learning_rate": 1e-2, "checkpoint_steps": 1000},
-        "triggers": {"calendar": {"days": 0.1}},
-        "rollout": {"stages": [{"share": 50, "days": 0, "events": 60, "feedback": 5}]},
-    }
+    # The tiny model has no language to learn queues with.
+    config = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())
+    config["var"] = str(tmp_path / "var")
+    config["model"]["path"] = str(embedded_model())
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
     options = Options(
-        data=messages(tmp_path, QUEUES, 30),
-        messages=80,
-        gold_size=20,
+        labels=4,
+        messages=48,
+        gold_size=16,
         every="1s",
-        think=0.1,
         new_product=False,
-        more=more,
-        patience=90,
+        more={
+            "triggers": {"calendar": {"days": 0.1}},
+            "rollout": {"stages": [{"share": 50, "days": 0, "events": 50, "feedback": 5}]},
+        },
+        patience=240,
     )
     said: list[str] = []
-    done = alone(str(config), options, said.append)
+    done = alone(str(file), options, said.append)
     assert done.sound, (done, said)
     first, *_, last = done.turns
     assert (first.end, last.end) == ("live", "rolled_back")

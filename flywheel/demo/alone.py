@@ -62,8 +62,8 @@ class Options(NamedTuple):
     data: Path | None = None
     gold: Path | None = None
     labels: int | None = None
-    messages: int = 220
-    gold_size: int = 60
+    messages: int = 160
+    gold_size: int = 50
     factor: float = FACTOR
     every: str = "5s"
     think: float = 0.0
@@ -99,6 +99,12 @@ def alone(config: str, options: Options, say: Callable[[str], None]) -> AloneRep
         say(f"\nA minute here is {lapse.factor / 60:g} hours. To look at it meanwhile:")
         say(f"  {clock.LAPSE}={lapse} .venv/bin/flywheel -c {file} status")
         return asyncio.run(_Alone(own, file, home, alias, story, options, lapse, say).run())
+
+
+def _threads() -> str:
+    """Half of the processors for training. Threads wait for each other after every product: with
+    the server on the same processors all of them at once come to a standstill."""
+    return str(max(1, len(os.sched_getaffinity(0)) // 2))
 
 
 @contextmanager
@@ -336,6 +342,7 @@ class _Alone:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", _threads())},
         )
         self._loop = process
         showing = asyncio.create_task(self._show(process))

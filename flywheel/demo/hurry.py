@@ -116,7 +116,7 @@ def settings(story: Story) -> dict[str, Any]:
             # An adapter answers more slowly than the base model on a CPU, a few times.
             "guards": {"latency": 10},
         },
-        "train": {"epochs": 5},
+        "train": {"epochs": 4},
     }
 
 
