@@ -60,7 +60,7 @@ def test_its_settings_hold_in_its_own_file_only(tmp_path: Path) -> None:
     assert own.triggers.pairs.count == story.enough
     assert own.triggers.cooldown_hours == 0
     assert [stage.days for stage in own.rollout.stages] == [0, 0]
-    assert own.aliases["support"].gate.margin == 0.2
+    assert own.aliases["support"].gate.margin == 0.25
     assert own.aliases["support"].gate.gold == (home / "gold.jsonl",)
     # Merged, not replaced.
     assert own.serve.vllm == before.serve.vllm

@@ -103,7 +103,7 @@ def settings(story: Story) -> dict[str, Any]:
         "triggers": {
             "calendar": {"days": 2},
             "pairs": {"count": story.enough},
-            "drift": {"min_pairs": max(2, int(0.35 * len(story.new)))},
+            "drift": {"min_pairs": max(2, int(0.5 * len(story.new)))},
             # Everything is new to a model that has learned nothing, and everything fails: these
             # two would begin with the first few pairs.
             "domain": {"min_pairs": story.enough},
@@ -122,4 +122,4 @@ def settings(story: Story) -> dict[str, Any]:
 
 def gate(alias: str) -> dict[str, Any]:
     """With so few gold questions a small loss cannot be excluded."""
-    return {"aliases": {alias: {"gate": {"margin": 0.2}}}}
+    return {"aliases": {alias: {"gate": {"margin": 0.25}}}}
