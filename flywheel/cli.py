@@ -190,7 +190,7 @@ def _indented(text: str) -> str:
     show_default=True,
     help="Only so many categories, the most frequent ones; more need more messages.",
 )
-@click.option("--messages", type=click.IntRange(8), help="Users' messages, [320; loop: 160].")
+@click.option("--messages", type=click.IntRange(8), help="Users' messages, [320; loop: 220].")
 @click.option("--gold-size", type=click.IntRange(10), help="Gold questions, [100; loop: 50].")
 @click.option("--loop", "alone", is_flag=True, help="Nobody steers: drift, retrain, rollback.")
 @json_option

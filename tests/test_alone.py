@@ -60,7 +60,7 @@ def test_its_settings_hold_in_its_own_file_only(tmp_path: Path) -> None:
     assert own.triggers.pairs.count == story.enough
     assert own.triggers.cooldown_hours == 0
     assert [stage.days for stage in own.rollout.stages] == [0, 0]
-    assert own.aliases["support"].gate.margin == 0.25
+    assert own.aliases["support"].gate.margin == 0.3
     assert own.aliases["support"].gate.gold == (home / "gold.jsonl",)
     # Merged, not replaced.
     assert own.serve.vllm == before.serve.vllm
@@ -139,10 +139,13 @@ def test_the_loop_turns_alone_and_goes_back_alone(tmp_path: Path) -> None:
         every="1s",
         new_product=False,
         more={
+            # 16 questions exclude no loss; what they pass is not what is asked here.
+            "aliases": {"support": {"gate": {"margin": 0.5}}},
+            "train": {"epochs": 6},
             "triggers": {"calendar": {"days": 0.1}},
             "rollout": {"stages": [{"share": 50, "days": 0, "events": 50, "feedback": 5}]},
         },
-        patience=240,
+        patience=600,
     )
     said: list[str] = []
     done = alone(str(file), options, said.append)

@@ -62,7 +62,7 @@ class Options(NamedTuple):
     data: Path | None = None
     gold: Path | None = None
     labels: int | None = None
-    messages: int = 160
+    messages: int = 220
     gold_size: int = 50
     factor: float = FACTOR
     every: str = "5s"
