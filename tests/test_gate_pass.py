@@ -474,10 +474,12 @@ def test_a_gate_that_was_killed_goes_on_where_it_was(make_settings, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         after = sum(not request.body.get("logprobs") for request in server.seen) - before
-        assert 64 <= 2 * count - after <= before
     results = json.loads((tmp_path / "run/eval_results.json").read_text())
-    assert results["asked"] == after
-    assert results["cached"] == 2 * count - after
+    asked = results["asked"]
+    # Four were under way when it was killed; the server may have seen them only after that.
+    assert asked <= after <= asked + 4
+    assert 64 <= 2 * count - asked <= before + 4
+    assert results["cached"] == 2 * count - asked
     assert "answers are known from earlier gates" in done.stderr
 
 
