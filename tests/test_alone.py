@@ -13,9 +13,11 @@ from flywheel.demo import hurry
 from flywheel.demo.alone import Options, alone
 from flywheel.demo.alone_report import AloneReport, Turn
 from flywheel.demo.home import fresh_home, own_config
+from flywheel.demo.seen import Seen
 from ledger import clock
 from ledger.deployments import Deployments
 from ledger.errors import UsageError
+from ledger.records import Evaluation
 from ledger.settings import load
 from ledger.store import Store
 
@@ -70,6 +72,57 @@ def test_its_settings_hold_in_its_own_file_only(tmp_path: Path) -> None:
     (home / "there").touch()
     fresh_home(home)
     assert (tmp_path / "demo-loop-previous/there").exists()
+
+
+# -- what the loop has done ----------------------------------------------------------------------
+
+
+def test_what_the_loop_did_is_read_from_the_ledger(store: Store) -> None:
+    seen, deployments = Seen(store, "support"), Deployments(store)
+    assert seen.fired(0) is None
+    store.add_firing("support", ("drift",), "collect", {})
+    number = store.add_firing("support", ("drift",), "retrain", {})
+    firing = seen.fired(0)
+    assert firing is not None
+    assert firing.seq == number
+    assert seen.fired(number) is None
+
+    assert seen.judged(number) is None
+    store.add_outcome(number, "run", {"run": "run", "version": "support@v1"})
+    assert seen.judged(number) is None
+    for name, verdict in (("support@v1", "pass"), ("support@v2", "underpowered")):
+        store.add_evaluation(
+            Evaluation(run_id="run", ts=clock.now(), alias="support", candidate=name,
+                       baseline="base", verdict=verdict, report={"difference": 0.25})
+        )  # fmt: skip
+    assert seen.judged(number) == ("support@v1", "pass", 0.25)
+
+    assert seen.ended("support@v1") is None
+    deployments.candidate("support", 1, who="gate", why="passed")
+    deployments.step("begin", "support", 1, 40, who="loop", why="")
+    deployments.step("expand", "support", 1, 60, who="loop", why="")
+    assert seen.ended("support@v1") is None
+    deployments.promote("support", 1, who="loop", why="better")
+    ended = seen.ended("support@v1")
+    assert ended is not None
+    assert (ended.how, ended.why) == ("live", "better")
+    assert seen.rolled_back() is None
+    deployments.step("begin", "support", 2, 40, who="loop", why="")
+    deployments.rollback("support", who="loop", why="worse")
+    ended = seen.ended("support@v2")
+    assert ended is not None
+    assert (ended.how, ended.why, ended.at) == ("rolled_back", "worse", seen.rolled_back())
+    assert seen.ended("support@v1") == ("live", deployments.events("support")[3].ts, "better")
+
+    assert not seen.usual("support@v1")
+    watch = {"version": "support@v1", "baseline": {"rate": 0.1}, "warm": None}
+    with store.transaction() as connection:
+        store.save_watches("support", {"edits": watch}, connection, at=clock.now())
+    assert not seen.usual("support@v1")
+    with store.transaction() as connection:
+        store.save_watches("support", {"negatives": watch}, connection, at=clock.now())
+    assert seen.usual("support@v1")
+    assert not seen.usual("support@v2")
 
 
 # -- the report ----------------------------------------------------------------------------------
@@ -145,7 +198,7 @@ def test_the_loop_turns_alone_and_goes_back_alone(tmp_path: Path) -> None:
             "triggers": {"calendar": {"days": 0.1}},
             "rollout": {"stages": [{"share": 50, "days": 0, "events": 50, "feedback": 5}]},
         },
-        patience=600,
+        patience=900,
     )
     said: list[str] = []
     done = alone(str(file), options, said.append)

@@ -30,10 +30,10 @@ from flywheel.demo.crowd import Crowd
 from flywheel.demo.home import fresh_home, own_config, some, the_alias
 from flywheel.demo.hurry import FACTOR, Story, gate, make_story, settings
 from flywheel.demo.product import Product
+from flywheel.demo.seen import Seen
 from flywheel.model import fetch
 from flywheel.running import RunningServer
 from ledger import clock
-from ledger.deployments import Deployments, parse_version
 from ledger.errors import FlywheelError
 from ledger.keeping.rollups import totals
 from ledger.settings import Settings, api_keys, load
@@ -44,7 +44,6 @@ _DAY = 86_400.0
 # The story is over by about now: rows of the future would puzzle whoever looks at them later.
 _DAYS = 14
 _LOOK = 0.5
-_WATCHED = ("negatives", "edits")
 
 
 class Options(NamedTuple):
@@ -138,7 +137,7 @@ class _Alone:
         self._settings, self._config, self._home, self._alias = own, config, home, alias
         self._story, self._options, self._lapse, self._say = story, options, lapse, say
         self._turns: list[Turn] = []
-        self._seen = 0  # the last firing that was told
+        self._told = 0  # the last decision that was followed
         self._drift: list[str] = []
         self._loop: asyncio.subprocess.Process | None = None
 
@@ -154,7 +153,7 @@ class _Alone:
             key = next(iter(api_keys(self._settings.serve)), None)
             self._product = Product(server.url, key, self._alias)
             self._store = Store.open(self._settings)
-            self._deployments = Deployments(self._store)
+            self._seen = Seen(self._store, self._alias)
             self._crowd = Crowd(self._product, think=self._options.think)
             try:
                 self._crowd.write_about(self._story.old)
@@ -181,9 +180,9 @@ class _Alone:
             )
             begun = clock.now()
             self._crowd.write_about(self._story.old + self._story.new)
-            await self._until(lambda: self._drifts(begun), "drift is noticed")
+            await self._until(partial(self._seen.drifts, begun), "drift is noticed")
             turn = await self._turn("live")
-            self._drift = self._drifts(begun)
+            self._drift = self._seen.drifts(begun)
         wrong = await self._slip(turn.version)
         await self._turn("rolled_back")
         return wrong
@@ -193,8 +192,10 @@ class _Alone:
     async def _turn(self, wanted: str) -> Turn:
         """Wait for retrains until one ends as wanted; users are fewer while one trains."""
         while True:
-            firing = await self._until(self._fired, "the loop decides on a retrain")
-            self._seen = firing.seq
+            firing = await self._until(
+                partial(self._seen.fired, self._told), "the loop decides on a retrain"
+            )
+            self._told = firing.seq
             turn = await self._follow(firing)
             self._turns.append(turn)
             self._tell("demo", f"{turn.version} is {turn.end.replace('_', ' ')}")
@@ -204,13 +205,13 @@ class _Alone:
     async def _follow(self, firing: Firing) -> Turn:
         self._crowd.quiet()
         version, verdict, difference = await self._until(
-            lambda: self._judged(firing), "a version is judged"
+            partial(self._seen.judged, firing.seq), "a version is judged"
         )
         self._crowd.busy()
         end, at, why = "refused", clock.now(), verdict
         if verdict == "pass":
             end, at, why = await self._until(
-                lambda: self._ended(version), f"{version} is live or rolled back"
+                partial(self._seen.ended, version), f"{version} is live or rolled back"
             )
         return Turn(
             version=version,
@@ -224,59 +225,13 @@ class _Alone:
             seconds=(at - firing.ts) / self._lapse.factor,
         )
 
-    def _fired(self) -> Firing | None:
-        new = [
-            one
-            for one in self._store.firings(self._alias)
-            if one.decision == "retrain" and one.seq > self._seen
-        ]
-        return new[0] if new else None
-
-    def _judged(self, firing: Firing) -> tuple[str, str, float | None] | None:
-        """Version, verdict and gold difference of a decision's retrain, once they are known."""
-        [now] = [one for one in self._store.firings(self._alias) if one.seq == firing.seq]
-        run = now.outcome("run")
-        if run is None:
-            return None
-        verdict = self._store.evaluations(self._alias).get(run.report["version"])
-        if verdict is None:
-            return None
-        return verdict.candidate, verdict.verdict, verdict.report.get("difference")
-
-    def _ended(self, version: str) -> tuple[str, float, str] | None:
-        """How a version's rollout ended, when, and why."""
-        number = parse_version(version, self._alias)
-        tried = False
-        for event in self._deployments.events(self._alias):
-            if event.version == number and event.kind in ("begin", "supersede", "expand"):
-                tried = True
-            elif event.kind == "promote" and event.version == number:
-                return "live", event.ts, event.why
-            elif tried and event.kind == "rollback":
-                return "rolled_back", event.ts, event.why
-            elif tried and event.kind in ("withdraw", "abort", "supersede"):
-                return "dropped", event.ts, event.why
-        return None
-
-    def _drifts(self, since: float) -> list[str]:
-        found = self._store.alerts(self._alias, kind="drift:", since=since)
-        return [one.said for one in reversed(found)]
-
     async def _usual(self, version: str) -> None:
         """Wait until drift detection knows what is usual with a version."""
 
-        def known() -> bool:
-            states = self._store.watches(self._alias)
-            return all(
-                (one := states.get(name)) is not None
-                and one["version"] == version
-                and one["baseline"] is not None
-                and one["warm"] is None
-                for name in _WATCHED
-            )
-
         self._tell("demo", f"{version} answers; what is usual with it is being learned")
-        await self._until(lambda: known() or None, f"what is usual with {version} is known")
+        await self._until(
+            partial(self._seen.usual, version), f"what is usual with {version} is known"
+        )
 
     # -- the operator --------------------------------------------------------------------
 
@@ -381,13 +336,11 @@ class _Alone:
 
     async def _report(self, wrong: int, begun: float) -> AloneReport:
         product, last = self._product, self._turns[-1]
-        [back] = [
-            event.ts for event in self._deployments.events(self._alias) if event.kind == "rollback"
-        ][-1:]
+        back = self._seen.rolled_back()
         late = [
             reply.started - self._lapse.real(back)
             for reply in product.replies
-            if reply.version == last.version
+            if back is not None and reply.version == last.version
         ]
         whole = self._options.new_product
         return AloneReport(

@@ -13,7 +13,7 @@ from flywheel.demo.stream import SEED, Message
 
 _USERS = 6
 # Users who write now and then: between two messages of the one who is left, seconds.
-_QUIET_PAUSE = 3.0
+_QUIET_PAUSE = 6.0
 _LOOK = 0.1
 
 
