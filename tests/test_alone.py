@@ -176,9 +176,12 @@ def messages(folder: Path, queues: tuple[str, ...], each: int) -> Path:
 
 
 @pytest.mark.slow
-def test_the_loop_turns_alone_and_goes_back_alone(tmp_path: Path) -> None:
+def test_the_loop_turns_alone_and_goes_back_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Real vLLM, real training, `flywheel loop` and users: a version goes live, and one that
     passes the gate and harms users is rolled back. Nothing is typed."""
+    monkeypatch.delenv("OMP_NUM_THREADS")  # the demo leaves the server a processor of its own
     # The tiny model has no language to learn queues with.
     config = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())
     config["var"] = str(tmp_path / "var")
