@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -59,14 +58,14 @@ def tick(shared: Context, alias: str | None, url: str | None, dry_run: bool, as_
 def loop(shared: Context, alias: str | None, url: str | None, dry_run: bool, span: str) -> None:
     """Tick again and again until stopped; a tick under way is finished first."""
     from flywheel.loop.every import every, seconds
+    from flywheel.stopping import ASKED
 
-    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: ASKED.set())
     pause = seconds(span)
     click.echo(f"A tick every {span}; Ctrl-C ends it after the one under way.")
     turn = _ticker(shared, alias, url, dry_run=dry_run, to_stderr=False)
-    every(pause, turn, stop=stop, say=click.echo)
+    every(pause, turn, stop=ASKED, say=click.echo)
 
 
 @click.command()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from flywheel.demo.alone import Options, alone
 from flywheel.demo.alone_report import AloneReport, Turn
 from flywheel.demo.home import fresh_home, own_config
 from flywheel.demo.seen import Seen
+from flywheel.retrain import steps
 from ledger import clock
 from ledger.deployments import Deployments
 from ledger.errors import UsageError
@@ -159,6 +163,29 @@ def test_a_report_is_sound_where_the_story_went_as_it_had_to() -> None:
     said = report(whole).table()
     assert "commands typed" in said
     assert "rolled back, day 2.0" in said
+
+
+# -- its end -------------------------------------------------------------------------------------
+
+
+@pytest.mark.sqlite
+def test_who_ends_the_loop_in_a_step_ends_the_loop_too(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+    monkeypatch.setattr(steps, "ASKED", asked)
+    step = steps.Step("train", ["60"], "adapter")
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    def say(line: str) -> None:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    with store.lease("retrain/support", what="retrain of support") as lease:
+        running = steps.Steps(tmp_path, lease, say)
+        with pytest.raises(steps.Stopped, match="the same command again"):
+            running.do(step, launcher=("sleep",))
+    assert asked.is_set()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
 
 
 # -- for real ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flywheel import bound
+from flywheel.stopping import ASKED
 from ledger.errors import FlywheelError
 from ledger.files import read_json, write_json
 from ledger.store import Lease
@@ -113,8 +114,13 @@ class Steps:
             bound.command(lock, words), stdin=subprocess.PIPE, stdout=sys.stderr
         )
         assert process.stdin is not None
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        terminate = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+
+        def end(*_: object) -> None:
+            ASKED.set()
+            process.terminate()
+
+        before = signal.signal(signal.SIGINT, lambda *_: ASKED.set())
+        terminate = signal.signal(signal.SIGTERM, end)
         lost = False
         try:
             while True:
