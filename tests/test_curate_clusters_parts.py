@@ -18,10 +18,10 @@ from curate import clusters
 from curate.clusters.endpoint import BATCH, Endpoint
 from curate.clusters.group import ALONE, grouped, matched
 from curate.clusters.names import Asked, name_of, telling_terms, terms_of
-from ledger.questions import question
 from curate.clusters.space import LEAST, Tfidf
 from ledger.database import tables
 from ledger.errors import ConfigError, ServerError
+from ledger.questions import question
 from ledger.settings.curation import Clusters
 
 

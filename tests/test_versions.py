@@ -167,8 +167,8 @@ def test_only_what_was_turned_away_long_ago_is_let_go(settings: Settings, store:
     assert "Not judged" not in looked.card(settings, store, "support", "2")
     state = Deployments(store).state("support")
     assert [one.problems for one in verify_alias(settings, store, "support", state)] == [[]] * 7
+    facts = made[1].manifest
     with pytest.raises(RegistryError, match="support@v2 was pruned"):
-        facts = made[1].manifest
         registry.servable("support", 2, fingerprint=facts.base_fingerprint, max_rank=4)
     eighth = make_version(settings, store, seed=8).manifest
     assert (eighth.version, eighth.lora_id) == (8, 8)

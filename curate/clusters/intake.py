@@ -15,9 +15,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from curate.clusters.model import Model, newest_space
 from curate.clusters.names import Asked
-from ledger.questions import question
 from curate.clusters.sample import Drawn, Sampler
 from ledger.database import tables
+from ledger.questions import question
 from ledger.store import Store
 from ledger.store.base import chunks
 

@@ -31,9 +31,7 @@ class Housekeeping:
         settle: the pass over held rows.
     """
 
-    def __init__(
-        self, store: Store, settings: Settings, clock: Callable[[], float] = now
-    ) -> None:
+    def __init__(self, store: Store, settings: Settings, clock: Callable[[], float] = now) -> None:
         self.settle = Settle(store, settings, clock)
         self._chores: list[_Chore] = [
             _Chore(self.settle.steps, _SETTLE_SECONDS),

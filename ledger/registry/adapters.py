@@ -78,7 +78,7 @@ def check_adapter(folder: Path, *, max_rank: int | None = None) -> dict[str, Any
 
 
 def unservable(config: Mapping[str, Any]) -> list[str]:
-    """What vLLM cannot serve in the configuration of an adapter, by PEFT's names; empty where it can.
+    """What vLLM cannot serve in an adapter's configuration, by PEFT's names; empty where it can.
 
     One rule for what is trained (`train.lora`) and for what is published.
     """
