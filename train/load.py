@@ -111,11 +111,13 @@ def quiet() -> None:
 
 
 def set_openmp_waiting() -> None:
-    """Let OpenMP's threads spin while they wait, if the cores are idle now.
+    """Let OpenMP's threads spin while they wait, if the cores are idle now; else take half of them.
 
     On idle cores spinning doubles the speed; when a server uses the same cores, threads that
-    spin starve each other and a step takes a minute instead of a second. Read by OpenMP when
-    torch is imported, so it is decided before.
+    spin starve each other and a step takes a minute instead of a second. Even threads that sleep
+    wait for each other after every product, and one of them is always preempted: beside a busy
+    server two did 4 tokens/s on two cores, one 149. Read by OpenMP when torch is imported, so it
+    is decided before; OMP_NUM_THREADS overrules.
     """
     import psutil
 
@@ -123,3 +125,6 @@ def set_openmp_waiting() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "ACTIVE" if idle else "PASSIVE")
     if idle:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    else:
+        cores = psutil.Process().cpu_affinity() if psutil.LINUX else range(os.cpu_count() or 1)
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(cores) // 2)))
