@@ -110,13 +110,11 @@ def browser() -> Iterator[Any]:
 # -- real servers, started once for all tests that use them -------------------------------------
 
 
-@pytest.fixture(scope="session")
-def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path, Path]:
-    """Settings, their file and the tiny model: what the servers of a test run share."""
+def make_tiny_home(home: Path) -> tuple[Settings, Path, Path]:
+    """Settings, their file and the tiny model in a folder."""
     from servers import ENVIRONMENT, VLLM
     from tiny import build_tiny_model, tiny_settings, write_config
 
-    home = tmp_path_factory.mktemp("tiny")
     model = build_tiny_model(home / "model")
     queues = ("billing", "delivery", "returns", "accounts")
     write_jsonl(
@@ -153,6 +151,12 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path,
         privacy={"key_file": str(home / "var/keys/subject.key")},
     )
     return settings, write_config(settings, home / "config.yaml"), model
+
+
+@pytest.fixture(scope="session")
+def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path, Path]:
+    """Settings, their file and the tiny model: what the servers of a test run share."""
+    return make_tiny_home(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import make_tiny_home
 from gate_made import gold
-from servers import ENVIRONMENT, KEY, VLLM, Ours, start_plain
+from servers import ENVIRONMENT, KEY, VLLM, Ours, start_ours, start_plain
 from tiny import (
     build_tiny_model,
     freeze_open,
@@ -43,6 +44,15 @@ from train.result import ADAPTER
 
 ROOT = Path(__file__).parent.parent
 QUEUES = "billing|delivery|returns|accounts"
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ours]:
+    """A server of these tests alone: what they leave behind would be trained on by others."""
+    settings, config, model = make_tiny_home(tmp_path_factory.mktemp("own"))
+    running = start_ours(settings, config, model, tmp_path_factory.mktemp("log") / "own.log")
+    yield running
+    running.close()
 
 
 # -- what answers cost ------------------------------------------------------------------------
