@@ -245,8 +245,9 @@ def test_the_loop_turns_alone_and_goes_back_alone(
     store = Store.open(own)
     events = Deployments(store).events("support")
     assert {event.who for event in events if event.kind != "candidate"} == {"loop"}
-    assert [event.kind for event in events][-1] == "rollback"
-    assert "times as many" in events[-1].why
+    # The loop goes on until it is stopped: what comes next may have begun already.
+    [back] = [event for event in events if event.kind == "rollback"]
+    assert "times as many" in back.why
     firings = [one for one in store.firings("support") if one.decision == "retrain"]
     assert len(firings) >= len(done.turns)
     store.close()

@@ -30,7 +30,8 @@ from serve.pause import Pause, Traffic
 
 LEASE, WHAT = "retrain/support", "retrain of support"
 QUESTION = [{"role": "user", "content": "Which queue is this for?"}]
-LONG = 200  # tokens; takes half a second on a quiet machine
+LONG = 200  # tokens; some tenths of a second
+TOO_LONG = 1900  # tokens; still under way when the next request has been read
 
 
 def ask(ours: Ours, model: str = "support", **more: Any) -> str:
@@ -62,8 +63,9 @@ def serving_again(request: pytest.FixtureRequest) -> Iterator[None]:
 class Stream:
     """A long answer, read in a thread."""
 
-    def __init__(self, ours: Ours) -> None:
+    def __init__(self, ours: Ours, length: int = LONG) -> None:
         self.ids: set[str] = set()
+        self.length = length
         self.tokens, self.finished, self.began = 0, "", threading.Event()
         self._ours = ours
         self.thread = threading.Thread(target=self._read)
@@ -75,7 +77,7 @@ class Stream:
             model="support",
             messages=QUESTION,
             temperature=0,
-            max_tokens=LONG,
+            max_tokens=self.length,
             stream=True,
             stream_options={"include_usage": True},
             extra_body={"ignore_eos": True},
@@ -194,14 +196,14 @@ def test_only_who_holds_a_lease_in_the_ledger_can_pause(ours: Ours) -> None:
 def test_who_takes_too_long_is_cut_off_and_a_pause_can_be_called_off(ours: Ours) -> None:
     before = ask(ours)
     with ours.store.lease(LEASE, what=WHAT) as lease:
-        stream = Stream(ours)
+        stream = Stream(ours, TOO_LONG)
         pause(ours, lease.token, 60)
         ours.server.resume(LEASE, lease.token)  # while it drains
         stream.thread.join()
         assert stream.finished == "length"
         assert ask(ours) == before
 
-        stream = Stream(ours)
+        stream = Stream(ours, TOO_LONG)
         pause(ours, lease.token, 0)
         stream.thread.join(30)
         assert stream.finished == "abort"

@@ -33,7 +33,7 @@ def tiny_settings(model: Path, var: Path, **sections: dict[str, Any]) -> Setting
     """Settings on a model folder; keyword arguments replace values section by section."""
     raw: dict[str, Any] = {
         "var": str(var),
-        "model": {"name": "tiny", "path": str(model), "dtype": "float32", "max_length": 512},
+        "model": {"name": "tiny", "path": str(model), "dtype": "float32", "max_length": 2048},
         "aliases": {"support": {}},
         "ledger": {"url": f"sqlite:///{var}/ledger.db"},
         "privacy": {"key_file": str(var / "keys/subject.key")},
