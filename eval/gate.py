@@ -21,8 +21,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from eval import command, scoring
 from eval import results as stored
-from eval import scoring
 from eval.asking import Bar, Pass, ask, concurrency, identities
 from eval.client import Client
 from eval.judge.ask import judged, needs_judge
@@ -335,17 +335,7 @@ def _show_teacher(settings: Settings, alias: str, run_dir: Path, console: Consol
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    try:
-        _command(arguments, prog_name="python -m eval.gate", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        return 130
-    except FlywheelError as error:
-        print(f"gate: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return command.run(_command, "gate", arguments)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import click
 from pydantic import Field
 from rich.console import Console
 
+from eval import command
 from eval.asking import Bar, Wanted, ask
 from eval.client import Answer, Client, Sampling
 from eval.results import EvalResults, SetResults, Stored, load
@@ -29,7 +30,7 @@ from eval.scoring import is_judged
 from ledger import checking, pricing
 from ledger import settings as configuration
 from ledger.clock import now
-from ledger.errors import ConfigError, FlywheelError, RecordError, ServerError
+from ledger.errors import ConfigError, RecordError, ServerError
 from ledger.files import write_json
 from ledger.gold import GoldQuestion
 from ledger.hashing import content_hash
@@ -269,17 +270,7 @@ def _command(config: str, alias: str, run_dir: Path, as_json: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    try:
-        _command(arguments, prog_name="python -m eval.teacher", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        return 130
-    except FlywheelError as error:
-        print(f"teacher: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return command.run(_command, "teacher", arguments)
 
 
 if __name__ == "__main__":

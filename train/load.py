@@ -110,6 +110,14 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def half_of_the_cores() -> int:
+    """As many threads as leave a server on the same cores room to answer; at least one."""
+    import psutil
+
+    cores = psutil.Process().cpu_affinity() if psutil.LINUX else range(os.cpu_count() or 1)
+    return max(1, len(cores) // 2)
+
+
 def set_openmp_waiting() -> None:
     """Let OpenMP's threads spin while they wait, if the cores are idle now; else take half of them.
 
@@ -126,5 +134,4 @@ def set_openmp_waiting() -> None:
     if idle:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     else:
-        cores = psutil.Process().cpu_affinity() if psutil.LINUX else range(os.cpu_count() or 1)
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(cores) // 2)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(half_of_the_cores()))

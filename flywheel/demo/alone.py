@@ -38,6 +38,7 @@ from ledger.errors import FlywheelError
 from ledger.keeping.rollups import totals
 from ledger.settings import Settings, api_keys, load
 from ledger.store import Firing, Store
+from train.load import half_of_the_cores
 
 _T = TypeVar("_T")
 _DAY = 86_400.0
@@ -98,12 +99,6 @@ def alone(config: str, options: Options, say: Callable[[str], None]) -> AloneRep
         say(f"\nA minute here is {lapse.factor / 60:g} hours. To look at it meanwhile:")
         say(f"  {clock.LAPSE}={lapse} .venv/bin/flywheel -c {file} status")
         return asyncio.run(_Alone(own, file, home, alias, story, options, lapse, say).run())
-
-
-def _threads() -> str:
-    """Half of the processors for training. Threads wait for each other after every product: with
-    the server on the same processors all of them at once come to a standstill."""
-    return str(max(1, len(os.sched_getaffinity(0)) // 2))
 
 
 @contextmanager
@@ -297,7 +292,7 @@ class _Alone:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", _threads())},
+            env={"OMP_NUM_THREADS": str(half_of_the_cores()), **os.environ},
         )
         self._loop = process
         showing = asyncio.create_task(self._show(process))
