@@ -10,6 +10,10 @@ configuration, learning rate, epochs and rows a step. Ours is `train.trainer.Tra
 runs it. They take turns, a few steps at a time, so that both see the same machine; the loss on the
 same held-out rows is computed by one function for both. Tokens are those of rows, padding not
 counted, and time is that between the first step's begin and the last one's end.
+
+One training says little about the loss: with another seed, which decides the order of the rows and
+the adapter's start, it differs by a third. Both train with each of `--seeds` seeds; the interval of
+the difference is Student's over their pairs.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ class Side(NamedTuple):
     """What one of the two came to.
 
     Attributes:
+        heldout_loss: mean over the held-out rows, nats a token.
         peak_gb: most memory of its process until the end of training, GB.
         tokens: of its rows, all epochs.
         products: parameters of the layers' products.
@@ -44,7 +49,7 @@ class Side(NamedTuple):
     """
 
     tokens_per_second: float
-    heldout_losses: list[float]
+    heldout_loss: float
     peak_gb: float
     tokens: int
     products: int
@@ -128,7 +133,7 @@ def lora() -> Any:
     )
 
 
-def plain(rows: list[dict[str, Any]], epochs: float, out: str) -> Any:
+def plain(rows: list[dict[str, Any]], epochs: float, seed: int, out: str) -> Any:
     """What TRL's documentation shows, with the same adapter, rate, epochs and rows a step."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -138,14 +143,14 @@ def plain(rows: list[dict[str, Any]], epochs: float, out: str) -> Any:
         args=SFTConfig(
             output_dir=out, per_device_train_batch_size=ROWS, num_train_epochs=epochs,
             learning_rate=RATE, save_strategy="no", report_to="none", disable_tqdm=True,
-            use_cpu=True,
+            use_cpu=True, seed=seed,
         ),
         train_dataset=Dataset.from_list(rows),
         peft_config=lora(),
     )  # fmt: skip
 
 
-def ours(rows: list[dict[str, list[int]]], epochs: float, out: str) -> Any:
+def ours(rows: list[dict[str, list[int]]], epochs: float, seed: int, out: str) -> Any:
     """As `train.sft` sets it up."""
     import torch
     from datasets import Dataset
@@ -160,7 +165,7 @@ def ours(rows: list[dict[str, list[int]]], epochs: float, out: str) -> Any:
 
     folder = embedded_model()
     sizes = [len(row["input_ids"]) for row in rows]
-    plan = order.plan(sizes, epochs=epochs, step_rows=ROWS, seed=17, alike=False)
+    plan = order.plan(sizes, epochs=epochs, step_rows=ROWS, seed=seed, alike=False)
     attention = setup.implementation(AutoConfig.from_pretrained(folder), "auto")
     return Trainer(
         model=AutoModelForCausalLM.from_pretrained(
@@ -170,7 +175,7 @@ def ours(rows: list[dict[str, list[int]]], epochs: float, out: str) -> Any:
             output_dir=out, per_device_train_batch_size=ROWS, learning_rate=RATE,
             max_steps=-(-len(plan) // ROWS), save_strategy="no", report_to="none",
             disable_tqdm=True, use_cpu=True, bf16=False, gradient_checkpointing=False,
-            logging_steps=1, max_length=None, train_sampling_strategy="sequential",
+            logging_steps=1, max_length=None, train_sampling_strategy="sequential", seed=seed,
         ),
         train_dataset=Dataset.from_list(rows).select(plan),
         processing_class=AutoTokenizer.from_pretrained(folder),
@@ -180,8 +185,8 @@ def ours(rows: list[dict[str, list[int]]], epochs: float, out: str) -> Any:
     )  # fmt: skip
 
 
-def heldout_losses(model: Any, rows: list[dict[str, list[int]]]) -> list[float]:
-    """Mean loss on the answer of each row, nats a token, a row at a time in float32."""
+def heldout_loss(model: Any, rows: list[dict[str, list[int]]]) -> float:
+    """Mean loss on the answers, nats a token, a row at a time in float32."""
     import torch
 
     model = model.eval().float()
@@ -192,7 +197,7 @@ def heldout_losses(model: Any, rows: list[dict[str, list[int]]]) -> list[float]:
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([row["input_ids"]]), logits_to_keep=at).logits[0]
         losses.append(float(torch.nn.functional.cross_entropy(logits, labels[at])))
-    return losses
+    return statistics.fmean(losses)
 
 
 def peak_tflops() -> float:
@@ -208,8 +213,11 @@ def peak_tflops() -> float:
     return best
 
 
-def side(pipe: Connection, which: str, count: int, epochs: float, held: int, turn: int) -> None:
+def side(
+    pipe: Connection, which: str, count: int, epochs: float, held: int, turn: int, seed: int
+) -> None:
     """One of the two, in a process of its own: sends a `Side` in the end."""
+    import torch
     from transformers import AutoTokenizer
 
     from train import base
@@ -220,11 +228,12 @@ def side(pipe: Connection, which: str, count: int, epochs: float, held: int, tur
     chats = conversations(count + held)
     rows = tokenized(chats, AutoTokenizer.from_pretrained(embedded_model()))
     steps = -(-round(count * epochs) // ROWS)
+    torch.manual_seed(seed)  # of the adapter's start
     with TemporaryDirectory() as out:
         if which == "ours":
-            trainer = ours(rows[:count], epochs, out)
+            trainer = ours(rows[:count], epochs, seed, out)
         else:
-            trainer = plain(chats[:count], epochs, out)
+            trainer = plain(chats[:count], epochs, seed, out)
         watch = timer(pipe, turn, steps)
         trainer.add_callback(watch)
         trainer.train()
@@ -232,24 +241,25 @@ def side(pipe: Connection, which: str, count: int, epochs: float, held: int, tur
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     pipe.send("waits")
     pipe.recv()
-    losses = heldout_losses(trainer.model, rows[count:])
+    loss = heldout_loss(trainer.model, rows[count:])
     tokens = round(epochs * sum(len(row["input_ids"]) for row in rows[:count]))
     products = sum(
         p.numel()
         for name, p in trainer.model.named_parameters()
         if "lora_" not in name and p.dim() == 2 and "embed" not in name and "lm_head" not in name
     )
-    pipe.send(Side(tokens / watch.seconds, losses, most / 1e9, tokens, products, peak_tflops()))
+    pipe.send(Side(tokens / watch.seconds, loss, most / 1e9, tokens, products, peak_tflops()))
 
 
-def measure(count: int, epochs: float, held: int) -> dict[str, Any]:
-    """Train both in turns; the flat numbers."""
+def both(count: int, epochs: float, held: int, seed: int) -> tuple[Side, Side]:
+    """Ours and plain, trained in turns."""
     context = multiprocessing.get_context("spawn")
     turn = max(1, round(count * epochs) // ROWS // 6)
     pipes, processes = [], []
     for which in ("ours", "plain"):
         here, there = context.Pipe()
-        process = context.Process(target=side, args=(there, which, count, epochs, held, turn))
+        given = (there, which, count, epochs, held, turn, seed)
+        process = context.Process(target=side, args=given)
         process.start()
         there.close()
         pipes.append(here)
@@ -267,25 +277,61 @@ def measure(count: int, epochs: float, held: int) -> dict[str, Any]:
                     found[number] = answer
     for process in processes:
         process.join()
-    one, other = found[0], found[1]
-    differences = [a - b for a, b in zip(one.heldout_losses, other.heldout_losses, strict=True)]
-    middle = statistics.fmean(differences)
-    spread = 1.96 * statistics.stdev(differences) / len(differences) ** 0.5
+    return found[0], found[1]
+
+
+def measure(count: int, epochs: float, held: int, seeds: int) -> dict[str, Any]:
+    """Train both with each seed; the flat numbers."""
+    pairs = []
+    for seed in range(1, seeds + 1):
+        pairs.append(both(count, epochs, held, seed))
+        one, other = pairs[-1]
+        print(
+            f"seed {seed} of {seeds}: {one.tokens_per_second:.0f} and "
+            f"{other.tokens_per_second:.0f} tokens/s, loss {one.heldout_loss:.4f} and "
+            f"{other.heldout_loss:.4f}",
+            flush=True,
+        )
+    ours_, plains = [one for one, _ in pairs], [other for _, other in pairs]
+    speeds = [[one.tokens_per_second for one in all_] for all_ in (ours_, plains)]
+    losses = [[one.heldout_loss for one in all_] for all_ in (ours_, plains)]
+    low, high = interval([a - b for a, b in zip(*losses, strict=True)])
+    middle = statistics.median(speeds[0])
     return {
-        "tokens_per_second": round(one.tokens_per_second, 1),
-        "tokens_per_second_plain": round(other.tokens_per_second, 1),
-        "ratio": round(one.tokens_per_second / other.tokens_per_second, 3),
-        "heldout_loss": round(statistics.fmean(one.heldout_losses), 4),
-        "heldout_loss_plain": round(statistics.fmean(other.heldout_losses), 4),
-        "heldout_difference_low": round(middle - spread, 4),
-        "heldout_difference_high": round(middle + spread, 4),
-        "mfu": round(4 * one.products * one.tokens_per_second / 1e12 / one.tflops, 4),
-        "peak_gb": round(one.peak_gb, 2),
-        "peak_gb_plain": round(other.peak_gb, 2),
+        "tokens_per_second": round(middle, 1),
+        "tokens_per_second_plain": round(statistics.median(speeds[1]), 1),
+        "ratio": round(statistics.median(a / b for a, b in zip(*speeds, strict=True)), 3),
+        "heldout_loss": round(statistics.fmean(losses[0]), 4),
+        "heldout_loss_plain": round(statistics.fmean(losses[1]), 4),
+        "heldout_losses": [round(loss, 4) for loss in losses[0]],
+        "heldout_losses_plain": [round(loss, 4) for loss in losses[1]],
+        "heldout_difference_low": low,
+        "heldout_difference_high": high,
+        "mfu": round(
+            statistics.median(
+                4 * one.products * one.tokens_per_second / 1e12 / one.tflops for one in ours_
+            ),
+            4,
+        ),
+        "peak_gb": round(max(one.peak_gb for one in ours_), 2),
+        "peak_gb_plain": round(max(one.peak_gb for one in plains), 2),
         "rows": count,
-        "tokens": one.tokens,
-        "peak_tflops": round(one.tflops, 2),
+        "seeds": seeds,
+        "tokens": ours_[0].tokens,
+        "peak_tflops": round(max(one.tflops for one in ours_), 2),
     }
+
+
+def interval(differences: list[float]) -> tuple[float, float] | tuple[None, None]:
+    """Student's 95 % interval of the mean; none of a single one."""
+    from scipy.stats import t
+
+    if len(differences) < 2:
+        return None, None
+    half = float(t.ppf(0.975, len(differences) - 1)) * statistics.stdev(differences)
+    half /= len(differences) ** 0.5
+    middle = statistics.fmean(differences)
+    return round(middle - half, 4), round(middle + half, 4)
 
 
 def main() -> None:
@@ -296,21 +342,27 @@ def main() -> None:
     command.add_argument("--rows", type=int, default=160, help="that are trained on")
     command.add_argument("--heldout", type=int, default=150, help="rows for the held-out loss")
     command.add_argument("--epochs", type=float, default=2, help="passes over the rows")
+    command.add_argument("--seeds", type=int, default=5, help="how often both are trained")
     given = command.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     set_openmp_waiting()
-    numbers = measure(given.rows, given.epochs, given.heldout)
+    numbers = measure(given.rows, given.epochs, given.heldout, given.seeds)
+
+    def each(key: str) -> str:
+        return ", ".join(f"{loss:.3f}" for loss in numbers[key])
+
+    spreads: dict[str, tuple[object, object]] = {
+        "mean": (numbers["heldout_loss"], numbers["heldout_loss_plain"]),
+        "each seed": (each("heldout_losses"), each("heldout_losses_plain")),
+    }
+    if given.seeds > 1:
+        low, high = numbers["heldout_difference_low"], numbers["heldout_difference_high"]
+        spreads["difference, 95 % interval"] = (f"{low:+.4f} to {high:+.4f}", "")
     table = markdown(
         ("", "ours", "plain SFTTrainer"),
         [
             ("tokens/s", numbers["tokens_per_second"], numbers["tokens_per_second_plain"]),
-            ("loss on held-out rows", numbers["heldout_loss"], numbers["heldout_loss_plain"]),
-            (
-                "its difference, 95 % interval over rows",
-                f"{numbers['heldout_difference_low']:+.4f} to "
-                f"{numbers['heldout_difference_high']:+.4f}",
-                "",
-            ),
+            *((f"loss on held-out rows, {name}", *pair) for name, pair in spreads.items()),
             ("ratio of tokens/s", numbers["ratio"], ""),
             ("MFU, 4N a token", f"{numbers['mfu']:.1%}", ""),
             ("most memory of the process, GB", numbers["peak_gb"], numbers["peak_gb_plain"]),
@@ -323,7 +375,8 @@ def main() -> None:
         numbers=numbers,
         table=table,
         notes=f"{given.rows} rows, {given.epochs:g} epochs, {numbers['tokens']} tokens, "
-        f"{ROWS} rows a step, LoRA r={RANK} on all linear layers, in turns. MFU is against the "
+        f"{ROWS} rows a step, LoRA r={RANK} on all linear layers, in turns, {given.seeds} seeds "
+        f"({given.heldout} held-out rows). MFU is against the "
         f"{numbers['peak_tflops']} TFLOP/s that a bfloat16 product of 2048 rows reaches here.",
         command="python -m benchmarks.train",
     )
