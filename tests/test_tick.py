@@ -88,6 +88,21 @@ def test_what_is_done_is_not_done_again(month: Month) -> None:
     assert len(month.store.firings("support")) == 1
 
 
+def test_what_a_harmful_version_learned_is_not_learned_again_by_itself(month: Month) -> None:
+    turn(month)
+    before = month.store.waiting("support")
+    harm = {"metrics": [{"name": "negatives", "harm": 1.1, "safety": 0.0}]}
+    with clock.at(lambda: month.now):
+        Deployments(month.store).rollback("support", who="loop", why="worse", report=harm)
+    found = turn(month, wheel := Wheel(month))
+    [said] = [step.said for step in found.steps if step.what == "rollout"]
+    pairs = month.store.datasets("support")[-1].pairs
+    assert said.startswith(f"{pairs} corrections that were new in support@v1 wait for eyes again")
+    assert month.store.waiting("support")[0] == before.get(0, 0) + pairs
+    assert wheel.turned == 0
+    assert [step for step in turn(month, wheel).steps if step.what == "rollout"] == []
+
+
 def test_a_dry_run_says_it_and_does_nothing(month: Month) -> None:
     turn(month, Wheel(month), aliases=[])  # nothing is asked of no alias
     found = turn(month, Wheel(month), dry_run=True)

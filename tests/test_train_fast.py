@@ -288,11 +288,17 @@ def test_an_adapter_can_be_switched_off_saved_and_read_as_before(tmp_path: Path)
 
 def test_what_is_not_plain_lora_is_left_to_peft() -> None:
     from peft import LoraConfig, get_peft_model
+    from peft.utils.warning import PeftWarning
 
-    for options in ({"lora_dropout": 0.1}, {"use_dora": True}, {"lora_bias": True}):
+    def refused(**options: Any) -> bool:
         base = adapted("Llama").unload()
         lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], **options)
-        assert linear.fuse(get_peft_model(base, lora)) == (0, 2), options
+        return linear.fuse(get_peft_model(base, lora)) == (0, 2)
+
+    assert refused(lora_dropout=0.1)
+    assert refused(use_dora=True)
+    with pytest.warns(PeftWarning, match="has no bias"):
+        assert refused(lora_bias=True)
 
 
 # -- passes ------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ LANGUAGE = "language"
 REFUSAL = "refuses to answer"
 PLACEHOLDERS = "personal data left over"
 GOOD = "somebody called the answer good"
+HARMED = "new in a version that harmed users"
 CONTROL = "control tokens of a model"
 TOO_CLOSE = "too close to the answer"
 TOO_FAR = "too far from the answer"
@@ -45,6 +46,7 @@ WAITS = (
     REFUSAL,
     PLACEHOLDERS,
     GOOD,
+    HARMED,
     CONTROL,
     TOO_CLOSE,
     TOO_FAR,

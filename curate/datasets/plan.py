@@ -54,7 +54,7 @@ def plan(settings: Settings, store: Store, alias: str) -> Plan:
     earlier = store.datasets(alias)
     parent = earlier[-1] if earlier else None
     history = History(
-        trained=_trained(settings, store, alias),
+        trained=learned_from(settings, store, alias, Deployments(store).state(alias).live),
         before=store.dataset_rows(parent.dataset_id) if parent else frozenset(),
     )
     clusters = _clusters(store, alias)
@@ -78,16 +78,15 @@ def _gold(settings: Settings, store: Store, alias: str) -> Gold:
     return Gold(keys, [signer.sign(one) for one in turns])
 
 
-def _trained(settings: Settings, store: Store, alias: str) -> set[str]:
-    """Rows that the live version was trained on; none where the base model is live."""
-    live = Deployments(store).state(alias).live
-    if live == BASE:
+def learned_from(settings: Settings, store: Store, alias: str, version: int) -> set[str]:
+    """Rows that a version was trained on; none of the base model."""
+    if version == BASE:
         return set()
     try:
-        version = Registry(settings.registry).get(alias, live)
+        manifest = Registry(settings.registry).get(alias, version).manifest
     except RegistryError:
         return set()  # nothing is known of it: the caps count everything
-    return store.dataset_rows(version.manifest.dataset_id)
+    return store.dataset_rows(manifest.dataset_id)
 
 
 def _tags(store: Store, alias: str) -> dict[str, list[str]]:

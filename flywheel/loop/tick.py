@@ -2,7 +2,8 @@
 
     curate   tags, users' corrections, clusters
     watch    drift: alerts, their windows
-    roll out the next stage, or back, as the canary's evidence says
+    roll out the next stage, or back, as the canary's evidence says; what was new in a version
+             that harmed users waits for eyes again
     link     decisions to what came of them
     resume   a retrain that was cut off
     decide   retrain, collect more first, or wait; a version that passes begins its rollout
@@ -134,6 +135,7 @@ class _Turn:
             self._watch()
         self._roll_out()
         if not self._dry:
+            self._set_aside()
             link(self._settings, self._store, self._alias)
         self._resume()
         self._decide()
@@ -202,6 +204,18 @@ class _Turn:
         change = advance(self._settings, self._store, self._alias, now=now(), who=WHO)
         if change is not None:
             self.note("rollout", f"{change.event.kind}: {change.event.why}")
+
+    def _set_aside(self) -> None:
+        from curate.acceptance.harmed import set_aside
+
+        done = set_aside(self._settings, self._store, self._alias)
+        if done is not None:
+            name = version_name(self._alias, done.version, self._settings.model.name)
+            self.note(
+                "rollout",
+                f"{done.corrections} corrections that were new in {name} wait for eyes again: "
+                "`flywheel review`",
+            )
 
     def _resume(self) -> None:
         self.at = "resume"
