@@ -18,7 +18,7 @@ from ledger.settings import CONFIG_VARIABLE, KEYS_VARIABLE, Settings
 
 _HEAD = f"""# Configuration
 
-<!-- Made by `python -m ledger.settings_doc > docs/configuration.md`; edit ledger/settings.py. -->
+<!-- Made by `python -m ledger.settings_doc > docs/configuration.md`; edit ledger/settings/. -->
 
 A configuration is one YAML file; `--config FILE` or the variable `{CONFIG_VARIABLE}` names it, and
 without either the one that fits the hardware is taken: `configs/gpu.yaml` where a CUDA device
