@@ -26,6 +26,10 @@ from ledger.store import Store
 _SERVER = "vllm.entrypoints.openai.api_server"
 _PLUGINS = "VLLM_PLUGINS"
 _DRAIN_SECONDS = 30
+# An idle connection must be closed by the client or the balancer, never by the server: a request
+# that is on its way at that moment is lost. Clients close after 5 s (httpx, and with it `openai`),
+# which is vLLM's own value, too; balancers after 60 s.
+_KEEP_ALIVE_SECONDS = 75
 # Ours to set: a second value on the command line would contradict what the checks saw.
 _OURS = {
     "--model": "model.path",
@@ -109,6 +113,7 @@ def prepare(
         "VLLM_NO_USAGE_STATS": "1",  # nothing about our users leaves the box
         "DO_NOT_TRACK": "1",
     }
+    environment.setdefault("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", str(_KEEP_ALIVE_SECONDS))
     plugins = [name for name in environment.get(_PLUGINS, "").split(",") if name]
     environment[_PLUGINS] = ",".join(dict.fromkeys([*plugins, "flywheel"]))
     if not cuda:

@@ -68,6 +68,7 @@ def test_the_command_carries_the_settings(made: Any) -> None:
     assert found.environment["VLLM_PLUGINS"] == "flywheel"
     assert found.environment["FLYWHEEL_CONFIG"] == "configs/x.yaml"
     assert found.environment["VLLM_NO_USAGE_STATS"] == "1"
+    assert int(found.environment["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]) > 60
     assert any("support" in line and "tiny (base)" in line for line in found.summary)
 
 

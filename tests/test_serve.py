@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import math
+import select
 import subprocess
+import time
 import uuid
+from contextlib import closing
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -226,6 +231,18 @@ def test_a_broken_connection_leaves_what_was_said(ours: Ours) -> None:
     assert row.finish_reason == "disconnected"
     assert 0 < row.completion_tokens < 1900
     assert row.response
+
+
+def test_a_connection_is_not_closed_when_clients_stop_using_theirs(ours: Ours) -> None:
+    """httpx lets go after 5 s. Were it the server that closes, now and then a request is lost."""
+    url = urlsplit(ours.url)
+    with closing(http.client.HTTPConnection(str(url.hostname), url.port, timeout=30)) as connection:
+        for idle in (6.0, 0.0):
+            connection.request("GET", "/health")
+            assert connection.getresponse().read() == b""
+            time.sleep(idle)
+            # Nothing to read: the other side has not hung up.
+            assert not select.select([connection.sock], [], [], 0)[0]
 
 
 def test_a_session_id_used_twice_and_a_request_id_used_twice(ours: Ours) -> None:
