@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import build_tiny_model, freeze_open, make_pairs, one_thread, tiny_settings, write_config
+from tiny import build_tiny_model, make_pairs, one_thread, tiny_settings
+from trainings import new_run, start
 
 from ledger.dataset import Pair
 from ledger.errors import ConfigError, DatasetError
@@ -53,11 +52,6 @@ def rows() -> list[Pair]:
     )
     held = {"split": "heldout"}
     return [*pairs[:27], *(pair.model_copy(update=held) for pair in pairs[27:])]
-
-
-def new_run(folder: Path, pairs: list[Pair]) -> Path:
-    freeze_open(folder, alias="support", pairs=pairs, created=0.0)
-    return folder
 
 
 def settings_for(model: Path, folder: Path, method: str, **options: Any) -> Settings:
@@ -143,18 +137,6 @@ def test_the_first_stage_stays_and_the_second_is_published(
     with closing(Store.open(settings)) as store:
         opened = list(store.opened_lines(lines, "training_data.jsonl"))
     assert sum(row is not None and row.get("rejected") == "I do not know" for row in opened) == 24
-
-
-def start(settings: Settings, run: Path, folder: Path) -> subprocess.Popen[str]:
-    config = write_config(settings, folder / "config.yaml")
-    command = [sys.executable, "-m", "train.sft", "--config", str(config), "--run", str(run)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[1],
-    )
 
 
 def test_killed_in_the_second_stage_it_goes_on_there_and_ends_alike(

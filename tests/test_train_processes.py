@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny import build_tiny_model, freeze_open, make_pairs, one_thread, tiny_settings, write_config
+from tiny import build_tiny_model, freeze_open, make_pairs, one_thread, tiny_settings
+from trainings import ROOT, start
 
 from ledger.settings import Settings
 from train.fast.launch import Processes, command
@@ -20,7 +21,6 @@ from train.result import TrainResult
 from train.sft import train
 
 pytestmark = pytest.mark.filterwarnings("default")  # the libraries' own, under training
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,16 +42,13 @@ def of(model: Path, folder: Path, **options: Any) -> tuple[Settings, Path]:
     return settings, folder / "run"
 
 
-def start(settings: Settings, run: Path) -> subprocess.Popen[str]:
-    config = write_config(settings, run.parent / "config.yaml")
-    words = [*command(settings), "train.sft", "--config", str(config), "--run", str(run)]
-    return subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+def begun(settings: Settings, run: Path) -> subprocess.Popen[str]:
+    return start(
+        settings,
+        run,
+        run.parent,
+        launcher=command(settings),
+        environment={**os.environ, "ACCELERATE_USE_CPU": "true"},
     )
 
 
@@ -84,7 +81,7 @@ def test_two_processes_have_the_loss_curve_of_one(
     """38 pairs in steps of 8: the last step has 6, and both processes get their part of it."""
     alone, one = single
     settings, run = of(model, tmp_path / "two")
-    process = start(settings, run)
+    process = begun(settings, run)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err[-3000:]
     two = finished(run)
@@ -108,7 +105,7 @@ def test_two_processes_that_were_killed_go_on_as_if_nothing_had_happened(
 ) -> None:
     alone, one = single
     settings, run = of(model, tmp_path / "two")
-    process = start(settings, run)
+    process = begun(settings, run)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step 6/15"):
@@ -118,7 +115,7 @@ def test_two_processes_that_were_killed_go_on_as_if_nothing_had_happened(
     assert process.returncode != 0
     assert not (run / "train.json").exists()
     assert (run / "checkpoints" / "checkpoint-4" / "flywheel.json").exists()
-    process = start(settings, run)
+    process = begun(settings, run)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err[-3000:]
     assert "resuming from checkpoint-" in out

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import build_tiny_model, freeze_open, make_pairs, one_thread, tiny_settings, write_config
+from tiny import build_tiny_model, make_pairs, one_thread, tiny_settings, write_config
+from trainings import new_run, same
 
 from ledger.dataset import Pair
 from ledger.errors import ConfigError, DatasetError
@@ -37,11 +38,6 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
-
-
-def new_run(folder: Path, pairs: list[Pair]) -> Path:
-    freeze_open(folder, alias="support", pairs=pairs, created=0.0)
-    return folder
 
 
 # -- the numbers --------------------------------------------------------------------------------
@@ -275,15 +271,6 @@ def test_killed_at_any_look_it_ends_with_the_same_adapter(
     assert [step for step, _ in again.looks] == [step for step, _ in found.looks]
     assert again.loss == pytest.approx(found.loss, rel=1e-3)
     assert same(whole, run)
-
-
-def same(one: Path, other: Path) -> bool:
-    import torch
-    from safetensors.torch import load_file
-
-    first, second = (load_file(run / "adapter/adapter_model.safetensors") for run in (one, other))
-    assert first.keys() == second.keys()
-    return all(torch.allclose(first[name], second[name], rtol=1e-4, atol=1e-6) for name in first)
 
 
 def test_few_held_out_pairs_are_looked_at_but_stop_nothing(model: Path, tmp_path: Path) -> None:

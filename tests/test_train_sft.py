@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny import build_tiny_model, freeze_open, make_pairs, one_thread, tiny_settings, write_config
+from tiny import build_tiny_model, make_pairs, one_thread, tiny_settings, write_config
+from trainings import new_run, same, start
 
-from ledger.dataset import Pair
 from ledger.errors import ConfigError, DatasetError, FlywheelError
 from ledger.settings import Settings
 from train import order
@@ -37,25 +35,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(model: Path, tmp_path: Path) -> Settings:
     return tiny_settings(model, tmp_path / "var", train={"epochs": 3, "checkpoint_steps": 4})
-
-
-def new_run(folder: Path, pairs: list[Pair]) -> Path:
-    freeze_open(folder, alias="support", pairs=pairs, created=0.0)
-    return folder
-
-
-def weights(run: Path) -> dict[str, object]:
-    from safetensors.torch import load_file
-
-    return load_file(run / "adapter" / "adapter_model.safetensors")
-
-
-def same(one: Path, other: Path) -> bool:
-    import torch
-
-    first, second = weights(one), weights(other)
-    assert first.keys() == second.keys()
-    return all(torch.allclose(first[name], second[name], rtol=1e-4, atol=1e-6) for name in first)
 
 
 @pytest.fixture(scope="module")
@@ -123,18 +102,6 @@ def test_a_seed_gives_one_adapter_and_a_finished_run_is_not_trained_again(
     other = new_run(tmp_path / "run", make_pairs(41))
     with pytest.raises(DatasetError, match="new run"):
         train(settings, other, never)
-
-
-def start(settings: Settings, run: Path, tmp_path: Path) -> subprocess.Popen[str]:
-    config = write_config(settings, tmp_path / "config.yaml")
-    command = [sys.executable, "-m", "train.sft", "--config", str(config), "--run", str(run)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[1],
-    )
 
 
 def test_interrupted_and_resumed_it_ends_as_if_nothing_had_happened(
