@@ -42,16 +42,25 @@ def measure(trainer: Any, rows: list[Row]) -> HeldOut | None:
 
 def loss(trainer: Any, rows: list[Row]) -> float:
     """Mean loss on the answers, nats a token, with the adapter as it is on now."""
+    return mean(losses(trainer, rows), rows)
+
+
+def mean(found: list[float], rows: list[Row]) -> float:
+    """Nats a token, from the nats of each row's answer."""
+    return round(sum(found) / sum(len(row.ids) - row.prompt for row in rows), 6)
+
+
+def losses(trainer: Any, rows: list[Row]) -> list[float]:
+    """Loss on each row's answer, nats, summed over its tokens; in the order of the rows."""
     import torch
 
-    total, tokens = 0.0, 0
+    found: dict[str, float] = {}
     with evaluating(trainer.model):
         for batch in batches(rows, vocabulary(trainer.model)):
             scored = score(trainer, batch)
-            total += float(
-                torch.nn.functional.cross_entropy(
-                    scored.logits.float(), scored.targets, reduction="sum"
-                )
+            each = torch.nn.functional.cross_entropy(
+                scored.logits.float(), scored.targets, reduction="none"
             )
-            tokens += len(scored.targets)
-    return round(total / tokens, 6)
+            parts = each.split([len(row.ids) - row.prompt for row in batch])
+            found |= {row.row_id: float(part.sum()) for row, part in zip(batch, parts, strict=True)}
+    return [found[row.row_id] for row in rows]

@@ -1,8 +1,11 @@
 """Looks at the held-out pairs while training: their loss, the best adapter so far, when to stop.
 
-Every so many steps the loss on the held-out slice is measured. Training stops when it has not
-become lower for `patience` looks, and the adapter of the best look is what remains. On fewer than
-`LEAST` held-out pairs the looks are only reported: the lowest of ten noisy numbers is luck.
+Every so many steps the loss on the held-out slice is measured. A look is worse than the best one
+where its loss is clearly higher, pair by pair (`clearly_worse`): the lowest of ten noisy numbers is
+luck, and the steps after it, with a learning rate that goes down to zero, are worth more. Training
+stops when `patience` looks in a row are worse. The adapter of the best look is what remains if the
+last look is worse than it, else the last step's. On fewer than `LEAST` held-out pairs the looks are
+only reported.
 
 A run that was killed goes on as if nothing had happened: `looks.json` beside the checkpoints has
 each look with its step, and the adapters of the best one now and of the best one at the last
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,13 +34,31 @@ from train.trainer import MARKER
 #: Held-out pairs from which on training stops by them.
 LEAST = 16
 FILE = "looks.json"
+# Standard errors of a paired difference: at sixteen pairs chance exceeds them once in twenty times.
+_CLEARLY = 1.75
 
 
 class Look(NamedTuple):
-    """Loss on the held-out pairs after a step, nats a token of their answers."""
+    """Loss on the held-out pairs after a step, nats a token of their answers.
+
+    Attributes:
+        losses: of each pair's answer, nats.
+    """
 
     step: int
     loss: float
+    losses: list[float]
+
+
+def clearly_worse(look: Look, best: Look) -> bool:
+    """Whether a look's loss is above another's by more than chance brings about.
+
+    A paired t-test over the held-out pairs, one-sided at 5 %.
+    """
+    differences = [a - b for a, b in zip(look.losses, best.losses, strict=True)]
+    middle = statistics.fmean(differences)
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    return middle > _CLEARLY * error
 
 
 class Looks(TrainerCallback):
@@ -46,7 +68,7 @@ class Looks(TrainerCallback):
         folder: of the checkpoints.
         rows: the held-out examples; without any nothing is looked at.
         every: steps between two looks; the last step is looked at, too.
-        patience: looks without a better one after which training stops; 0 keeps the last step.
+        patience: worse looks in a row after which training stops; 0 keeps the last step.
         report: told about each look, and whether it is the best so far.
 
     Attributes:
@@ -73,7 +95,7 @@ class Looks(TrainerCallback):
 
     @property
     def best(self) -> Look | None:
-        """The look whose adapter is kept; None where the last step is."""
+        """The look with the lowest loss; None where looks decide nothing."""
         if not self._patience or not self.looks:
             return None
         return min(self.looks, key=lambda look: look.loss)
@@ -84,7 +106,9 @@ class Looks(TrainerCallback):
             found = json.loads((self._folder / FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             found = []
-        self.looks = [Look(*one) for one in found if one[0] <= step]
+        # Those of an earlier release, without the losses of the pairs, count as not there.
+        whole = [Look(*one) for one in found if len(one) == len(Look._fields)]
+        self.looks = [look for look in whole if look.step <= step]
         due = {*range(self._every, step + 1, self._every)} if self._rows else set()
         there = {look.step for look in self.looks}
         best = self.best
@@ -97,7 +121,8 @@ class Looks(TrainerCallback):
         step = state.global_step
         if not self._rows or (step % self._every and step != state.max_steps):
             return
-        look, before = Look(step, self._agreed(heldout.loss(self.trainer, self._rows))), self.best
+        losses = self._agreed(heldout.losses(self.trainer, self._rows))
+        look, before = Look(step, heldout.mean(losses, self._rows), losses), self.best
         self.looks.append(look)
         better = self._patience > 0 and self.best == look and before != look
         if better:
@@ -115,28 +140,32 @@ class Looks(TrainerCallback):
         best = self.best
         if best is None or step == state.max_steps:
             return
-        since = sum(one.step > best.step for one in self.looks)
-        if since >= self._patience:
+        last = self.looks[-self._patience :]
+        if len(last) == self._patience and all(clearly_worse(one, best) for one in last):
             self.stopped = control.should_training_stop = True
 
     def keep_best(self) -> int | None:
-        """Give the model the adapter of the best look; its step, None where the last is kept."""
+        """Give the model the adapter of the best look if the last one is worse.
+
+        Returns:
+            The best look's step; None where the last step is kept.
+        """
         best = self.best
-        if best is None:
+        if best is None or not clearly_worse(self.looks[-1], best):
             return None
-        if self.trainer.state.global_step != best.step:
-            adapter.read(self.trainer.model, self._path(best.step))
+        adapter.read(self.trainer.model, self._path(best.step))
         return best.step
 
-    def _agreed(self, loss: float) -> float:
-        """The first process's number: others may differ in the last digits, and then decide."""
+    def _agreed(self, losses: list[float]) -> list[float]:
+        """The first process's numbers: others may differ in the last digits, and then decide."""
         accelerator = self.trainer.accelerator
         if accelerator.num_processes == 1:
-            return loss
+            return losses
         import torch
 
-        mine = torch.tensor([loss], dtype=torch.float64, device=accelerator.device)
-        return float(accelerator.gather(mine)[0])
+        mine = torch.tensor(losses, dtype=torch.float64, device=accelerator.device)
+        agreed: list[float] = accelerator.gather(mine)[: len(losses)].tolist()
+        return agreed
 
     def _path(self, step: int) -> Path:
         return self._folder / f"best-{step}"

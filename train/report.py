@@ -54,7 +54,7 @@ def outcome(done: TrainResult) -> list[str]:
         f"trained {done.pairs} pairs in {done.steps} steps, {done.seconds:.0f} s "
         f"({done.tokens_per_second:.0f} tokens/s); loss {done.loss[0]:.3f} to {done.loss[-1]:.3f}"
     ]
-    if done.best_step is not None and done.best_step != done.steps:
+    if done.best_step is not None:
         lines.append(f"the adapter of step {done.best_step} is kept, the best on held-out pairs")
     if second := done.preference:
         lines.append(

@@ -261,8 +261,8 @@ def _first(
             "again to go on"
         )
     best = looks.keep_best()
-    if best is not None and best != done:
-        say(f"the adapter of step {best} of {done} is kept: its held-out loss is the lowest")
+    if best is not None:
+        say(f"the adapter of step {best} of {done} is kept: its held-out loss is clearly lower")
     unseen = heldout.measure(trainer, todo.held)
     moved = divergence.measure(trainer, divergence.rows_to_measure(todo.replay, todo.held, rows))
     stage = Stage(
@@ -272,7 +272,7 @@ def _first(
         steps=done,
         planned_steps=steps,
         loss=[float(log["loss"]) for log in trainer.state.log_history if "loss" in log],
-        looks=[tuple(look) for look in looks.looks],
+        looks=[(look.step, look.loss) for look in looks.looks],
         best_step=best,
         stopped_early=looks.stopped,
         heldout=None if unseen is None else unseen._asdict(),

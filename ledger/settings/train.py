@@ -39,8 +39,9 @@ class Train(Section):
         None, ge=1, description="steps between two looks at the held-out pairs; unset: ten looks"
     )
     patience: int = Field(
-        3, ge=0, description="looks without a lower held-out loss after which training stops; the "
-        "adapter of the best look is kept. 0: train to the end and keep the last",
+        3, ge=0, description="looks in a row with a held-out loss clearly above the lowest one "
+        "after which training stops; the adapter of the lowest is kept then. 0: train to the end "
+        "and keep the last",
     )  # fmt: skip
     preference: Literal["none", "dpo", "kto"] = Field(
         "none", description="second stage on what was edited: `dpo` on edits and the answers that "
