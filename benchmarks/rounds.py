@@ -144,7 +144,9 @@ class Wheel:
         said = {row: c.text for row, c in self.store.corrections(decision="accepted").items()}
         chosen = draw.sample(sorted(said), round(share * len(said)))
         for row_id in chosen:
-            wrong = draw.choice([label for label in labels if label != said[row_id]])
+            # Nor what was answered: that would be no correction.
+            taken = (said[row_id], (self.store.interaction(row_id).response or "").strip())
+            wrong = draw.choice([label for label in labels if label not in taken])
             correct(self.store, row_id, wrong, "benchmark", "a bad batch")
         return len(chosen)
 
