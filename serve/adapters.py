@@ -3,13 +3,17 @@
 A version keeps its name, its folder and its integer id for ever (all three from the registry),
 so vLLM's prefix cache and its workers, which know an adapter by these, can never mix two of
 them up. What is no longer needed is only taken off the list of names: requests under way keep
-their adapter, and the engine evicts it when it needs the room.
+their adapter, and the engine evicts it when it needs the room. A name that a request was just sent
+to stays until vLLM has looked it up, or that request would be told that there is no such model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from vllm.lora.request import LoRARequest
@@ -47,6 +51,8 @@ class Adapters:
         self._engine, self._models, self._registry = engine, models, registry
         self._base, self._fingerprint, self._max_rank = base, fingerprint, max_rank
         self._states: dict[str, Deployment] = {}
+        self._looked_up: Counter[str] = Counter()  # names that vLLM is about to look up
+        self._leaving: set[str] = set()
         self.turn = asyncio.Lock()
         self._warmed = 0
         self.problems: dict[str, str] = {}
@@ -62,6 +68,19 @@ class Adapters:
     def serves(self, name: str) -> bool:
         """Whether a pinned name answers here."""
         return name == self._base or name in self._models.lora_requests
+
+    @contextmanager
+    def staying(self, name: str) -> Iterator[None]:
+        """Keep a name while a request for it is handed to vLLM."""
+        self._looked_up[name] += 1
+        try:
+            yield
+        finally:
+            self._looked_up[name] -= 1
+            if not self._looked_up[name]:
+                del self._looked_up[name]
+                if name in self._leaving:
+                    self._drop(name)
 
     async def follow(self, states: dict[str, Deployment]) -> None:
         """Load what new states need, then switch to them.
@@ -108,6 +127,7 @@ class Adapters:
     async def _load(self, alias: str, version: int) -> None:
         name = self.name(alias, version)
         if name in self._models.lora_requests:
+            self._leaving.discard(name)
             return
         found = await asyncio.to_thread(self._checked, alias, version)
         request = LoRARequest(
@@ -144,4 +164,11 @@ class Adapters:
             for version in state.resident
         }
         for name in [n for n in self._models.lora_requests if "@v" in n and n not in wanted]:
-            del self._models.lora_requests[name]
+            if self._looked_up[name]:
+                self._leaving.add(name)
+            else:
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        del self._models.lora_requests[name]
+        self._leaving.discard(name)

@@ -213,7 +213,8 @@ class Plugin:
                 session=session,
             )
             CURRENT.set(captured)
-        return await core(request, raw_request)
+        with self.adapters.staying(version_name):
+            return await core(request, raw_request)
 
     def _hand_over(self, record: dict[str, Any]) -> None:
         self.channel.send(["row", record])
