@@ -34,8 +34,8 @@ def publish(settings: Settings, manifest: DatasetManifest) -> int:
     return int(number)
 
 
-def write_key(file: Path) -> None:
+def write_key(file: Path, key: str = "5" * 64) -> None:
     """A key of identities that is no secret."""
     file.parent.mkdir(parents=True)
-    file.write_text("5" * 64 + "\n")
+    file.write_text(key + "\n")
     file.chmod(0o600)

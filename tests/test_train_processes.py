@@ -36,6 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def of(model: Path, folder: Path, **options: Any) -> tuple[Settings, Path]:
     train = {"epochs": 3, "checkpoint_steps": 4, "processes": 2, "batch_tokens": 512, **options}
+    # Not higher: what the order of sums changes in the last digit would grow from step to step.
+    train = {"learning_rate": 2e-2, **train}
     settings = tiny_settings(model, folder / "var", train=train)
     held = [pair.model_copy(update={"split": "heldout"}) for pair in make_pairs(60)[40:]]
     freeze_open(folder / "run", alias="support", pairs=[*make_pairs(38), *held], created=0.0)
@@ -65,7 +67,7 @@ def assert_equal(one: Path, other: Path) -> None:
     )
     assert first.keys() == second.keys()
     for name in first:
-        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-5, msg=name)
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=5e-5, msg=name)
 
 
 @pytest.fixture(scope="module")

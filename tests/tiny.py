@@ -56,8 +56,8 @@ def quiet_settings(home: Path) -> dict[str, Any]:
         "drift": {"gold_hours": 168},
         "rollout": {
             "stages": [
-                {"share": 25, "days": 1, "events": 50, "feedback": 5, "tolerance": 1.0},
-                {"share": 50, "days": 2, "events": 300, "feedback": 10, "tolerance": 0.75},
+                {"share": 25, "days": 1, "events": 50, "feedback": 5, "tolerance": 1.5},
+                {"share": 50, "days": 2, "events": 300, "feedback": 10, "tolerance": 1.25},
             ]
         },
     }
