@@ -159,15 +159,22 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path,
     return make_tiny_home(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="session")
-def ours(tiny_home: tuple[Settings, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A running server with the plugin."""
+def serving(
+    home: tuple[Settings, Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """A running server with the plugin, for a fixture."""
     from servers import start_ours
 
-    settings, config, model = tiny_home
+    settings, config, model = home
     running = start_ours(settings, config, model, tmp_path_factory.mktemp("log") / "ours.log")
     yield running
     running.close()
+
+
+@pytest.fixture(scope="session")
+def ours(tiny_home: tuple[Settings, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The server that the tests of a run share."""
+    yield from serving(tiny_home, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

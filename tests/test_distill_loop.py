@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_tiny_home
+from conftest import make_tiny_home, serving
 from gate_made import gold
-from servers import ENVIRONMENT, KEY, VLLM, Ours, start_ours, start_plain
+from servers import ENVIRONMENT, KEY, VLLM, Ours, start_plain
 from tiny import (
     build_tiny_model,
     freeze_open,
@@ -49,10 +49,7 @@ QUEUES = "billing|delivery|returns|accounts"
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ours]:
     """A server of these tests alone: what they leave behind would be trained on by others."""
-    settings, config, model = make_tiny_home(tmp_path_factory.mktemp("own"))
-    running = start_ours(settings, config, model, tmp_path_factory.mktemp("log") / "own.log")
-    yield running
-    running.close()
+    yield from serving(make_tiny_home(tmp_path_factory.mktemp("own")), tmp_path_factory)
 
 
 # -- what answers cost ------------------------------------------------------------------------

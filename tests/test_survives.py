@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import make_tiny_home
+from conftest import make_tiny_home, serving
 from retrains import ROOT, correct_some, set_gold, start
 from safetensors.numpy import load_file
-from servers import Ours, start_ours, wait_for
+from servers import Ours, wait_for
 
 from flywheel import bound
 from flywheel.retrain import folder
@@ -65,10 +65,7 @@ MOMENTS = [
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ours]:
     """A server of these tests alone: what others leave behind would be trained on here."""
-    settings, config, model = make_tiny_home(tmp_path_factory.mktemp("own"))
-    running = start_ours(settings, config, model, tmp_path_factory.mktemp("log") / "own.log")
-    yield running
-    running.close()
+    yield from serving(make_tiny_home(tmp_path_factory.mktemp("own")), tmp_path_factory)
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def assert_equal(one: Path, other: Path) -> None:
     )
     assert first.keys() == second.keys()
     for name in first:
-        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=5e-5, msg=name)
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,16 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from curate.acceptance import reasons
+from curate.acceptance.policy import Verdict
 from curate.datasets.plan import learned_from
 from curate.judging.decisions import append, restated
+from curate.tagging.swept import mark
 from ledger.database import tables
 from ledger.deployments import Deployment, Deployments, fold
 from ledger.marks import CORRECTION_WAITS, by_user
-from ledger.records import ANONYMOUS, DeploymentEvent, Tag
+from ledger.records import ANONYMOUS, DeploymentEvent
 from ledger.settings import Settings
-from ledger.store import Store, now
+from ledger.store import Store
 from ledger.store.base import chunks
 from ledger.store.corrections import holding
 
@@ -76,7 +78,8 @@ def _harmful(metric: dict[str, Any]) -> bool:
 
 def _wait(store: Store, row_ids: Collection[str], back: DeploymentEvent, version: str) -> int:
     """Let the accepted corrections of rows wait that are older than a rollback."""
-    accepted = 0
+    verdict = Verdict("proposed", [f"{reasons.HARMED}: {version}"])
+    count = 0
     for page in chunks(sorted(row_ids)):
         with store.transaction() as connection:
             query = sa.select(_corrections.c.row_id).where(
@@ -88,13 +91,10 @@ def _wait(store: Store, row_ids: Collection[str], back: DeploymentEvent, version
                 holds = store.correction_history(row_id)[-1]
                 if holds.text is None:
                     continue  # its author was forgotten: no dataset has it
-                why = f"proposed by the policy: {reasons.HARMED}: {version}"
-                append(store, restated(row_id, holds, "proposed", why), connection)
+                append(store, restated(row_id, holds, verdict.decision, verdict.why), connection)
                 user = None if holds.author == ANONYMOUS else holds.author
                 who = by_user(user) if holds.source == "user" else "rule:harmed"
-                tag = Tag(
-                    row_id=row_id, tag=CORRECTION_WAITS, who=who, why=reasons.HARMED, ts=now()
-                )
+                tag = mark(row_id, CORRECTION_WAITS, who, "; ".join(verdict.words))
                 store.add_tags([tag], connection)
-                accepted += 1
-    return accepted
+                count += 1
+    return count
