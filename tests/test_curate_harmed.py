@@ -79,8 +79,9 @@ def test_what_was_new_waits_until_somebody_says_yes_again(
     assert (said.decision, said.source, said.author) == ("proposed", "operator", "ada")
     assert said.why == f"proposed by the policy: {reasons.HARMED}: support@v2"
     assert summary(store, "support").waits == {reasons.HARMED: 1}  # of users
-    # Twice changes nothing, and neither do events after it.
-    assert set_aside(settings, store, "support") is None
+    # Twice changes nothing, needs no turn at writing, and neither do events after it.
+    with store.transaction():
+        assert set_aside(settings, store, "support") is None
     tried.candidate("support", 3, who="loop", why="")
     assert set_aside(settings, store, "support") is None
     sweep(settings, store)

@@ -189,6 +189,31 @@ def test_it_cools_down_after_a_retrain(settings: Settings) -> None:
     assert decide(firing_facts(last_retrain=AT - 25 * HOUR), settings).action == "retrain"
 
 
+def test_what_came_to_nothing_again_and_again_is_not_tried_daily(make_settings: Any) -> None:
+    def waits(fired: list[Firing], hours: float, **triggers: Any) -> bool:
+        last = AT - hours * HOUR
+        found = decide(
+            firing_facts(firings=fired, last_retrain=last), make_settings(triggers=triggers)
+        )
+        return found.action == "wait"
+
+    refused = [firing(n, "drift", end) for n, end in ((1, "refused"), (2, "rolled_back"))]
+    assert waits(refused, 95)
+    assert not waits(refused, 97)  # twice, and twice again
+    assert not waits([*refused, firing(3, "drift", "live")], 25)
+    assert waits([*refused, firing(3, "drift", None)], 95)  # not known yet what comes of it
+    many = [firing(n, "drift", "refused") for n in range(1, 2000)]
+    assert waits(many, 167)
+    assert not waits(many, 169)
+    assert waits(many, 169, longest_cooldown_hours=200)
+    assert waits([], 199, cooldown_hours=200)  # longer than what the doubling ends at
+    assert not waits(many, 0, cooldown_hours=0)
+
+    said = decide(firing_facts(firings=refused, last_retrain=AT - HOUR), make_settings()).said
+    assert "support@v1, support@v2 came to nothing" in said[1]
+    assert len(decide(firing_facts(last_retrain=AT - HOUR), make_settings()).said) == 1
+
+
 def test_the_weeks_budget_holds(make_settings: Any) -> None:
     # 200 pairs after 100 that took half an hour: an hour, and 5 minutes of gate.
     settings = make_settings(triggers={"gpu_hours_a_week": 2})
@@ -237,7 +262,7 @@ def firing(seq: int, trigger: str, end: str | None, **verdict: Any) -> Firing:
     if verdict:
         outcomes.append(Outcome(0.0, "verdict", verdict))
     if end:
-        outcomes.append(Outcome(0.0, end, {}))
+        outcomes.append(Outcome(0.0, end, {"version": f"support@v{seq}"}))
     report = {"gain": {"at_stake": 0.1}}
     return Firing(seq, "support", 0.0, (trigger,), "retrain", report, tuple(outcomes))
 

@@ -81,12 +81,15 @@ def _wait(store: Store, row_ids: Collection[str], back: DeploymentEvent, version
     verdict = Verdict("proposed", [f"{reasons.HARMED}: {version}"])
     count = 0
     for page in chunks(sorted(row_ids)):
+        query = sa.select(_corrections.c.row_id).where(
+            _corrections.c.seq.in_(holding(page)),
+            _corrections.c.decision == "accepted",
+            _corrections.c.ts < back.ts,
+        )
+        with store.reading() as connection:  # nearly always there is nothing left to do
+            if connection.scalar(query.limit(1)) is None:
+                continue
         with store.transaction() as connection:
-            query = sa.select(_corrections.c.row_id).where(
-                _corrections.c.seq.in_(holding(page)),
-                _corrections.c.decision == "accepted",
-                _corrections.c.ts < back.ts,
-            )
             for row_id in connection.scalars(query).all():
                 holds = store.correction_history(row_id)[-1]
                 if holds.text is None:

@@ -7,9 +7,10 @@ from typing import Any, Literal, NamedTuple
 
 from flywheel.loop.facts import HOUR, Facts, NewPair
 from flywheel.loop.gain import Cost, Gain, expected_cost, expected_gain
-from flywheel.loop.history import never_pays
+from flywheel.loop.history import in_vain, never_pays
 from flywheel.loop.triggers import Look, look_at
 from ledger.settings import Settings
+from ledger.settings.triggers import Triggers
 
 Action = Literal["retrain", "collect", "wait"]
 
@@ -87,10 +88,17 @@ def decide(facts: Facts, settings: Settings) -> Decision:
         tried = f"v{facts.state.candidate} at {facts.state.share:g} %"
         return decision("wait", f"{tried} is being tried: one version at a time")
     if facts.last_retrain is not None:
-        until = facts.last_retrain + ours.cooldown_hours * HOUR
+        vain = in_vain(facts.firings)
+        until = facts.last_retrain + _cooldown(ours, len(vain)) * HOUR
         if facts.at < until and (firing or short):
             when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(until))
-            return decision("wait", f"cooling down after the last retrain until {when}")
+            said = [f"cooling down after the last retrain until {when}"]
+            if vain:
+                said.append(
+                    f"{', '.join(vain[-3:])} came to nothing since a version last went live: see "
+                    "what they learned (`flywheel versions`, `flywheel review`) before the next"
+                )
+            return decision("wait", *said)
     if not firing:
         if short:
             return decision(
@@ -119,6 +127,12 @@ def decide(facts: Facts, settings: Settings) -> Decision:
             cost=cost,
         )
     return decision("retrain", *weighed, gain=gain, cost=cost)
+
+
+def _cooldown(settings: Triggers, in_vain: int) -> float:
+    """Hours until the next retrain: what came to nothing again and again is not tried daily."""
+    once = settings.cooldown_hours
+    return max(once, min(once * 2 ** min(in_vain, 20), settings.longest_cooldown_hours))
 
 
 def _gain(gain: Gain) -> str:

@@ -1,4 +1,5 @@
-"""Linking decisions to what came of them, and naming triggers that never pay.
+"""Linking decisions to what came of them, and what they teach: triggers that never pay, and
+versions in a row that came to nothing.
 
 A retrain pays when its version had all the traffic and was not rolled back. Outcomes are read
 from the ledger's verdicts and deployment events, so they are the same whoever retrained, and
@@ -83,6 +84,20 @@ def record(firings: Sequence[Firing]) -> list[Paid]:
             one[1] += bool(ends)
             one[2] += bool(ends) and ends[-1] == LIVE
     return [Paid(trigger, *numbers) for trigger, numbers in sorted(found.items())]
+
+
+def in_vain(firings: Sequence[Firing]) -> list[str]:
+    """Versions refused or rolled back since one last stayed live, oldest first."""
+    found: list[str] = []
+    for firing in firings:
+        ends = [o for o in firing.outcomes if o.kind in (LIVE, ROLLED_BACK, REFUSED)]
+        if not ends:
+            continue
+        if ends[-1].kind == LIVE:
+            found = []
+        else:
+            found.append(ends[-1].report["version"])
+    return found
 
 
 def never_pays(firings: Sequence[Firing], after: int) -> list[Paid]:

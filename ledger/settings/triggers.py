@@ -74,7 +74,11 @@ class Triggers(Section):
     )
     domain: NewDomain = Field(default_factory=NewDomain, description="a cluster that is new")
     cooldown_hours: float = Field(
-        24, ge=0, description="least time between two retrains of an alias, hours"
+        24, ge=0, description="least time between two retrains of an alias, hours; twice as long "
+        "for each version in a row that was refused or rolled back",
+    )  # fmt: skip
+    longest_cooldown_hours: float = Field(
+        168, ge=0, description="what that doubling ends at, hours"
     )
     gpu_hours_a_week: float | None = Field(
         None, ge=0, description="budget of training and gates in seven days, GPU hours"
