@@ -23,6 +23,26 @@ for name in ("FLYWHEEL_CONFIG", "FLYWHEEL_API_KEYS", "FLYWHEEL_URL", "FLYWHEEL_U
 MakeSettings = Callable[..., Settings]
 
 
+# -- what tests of training share ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's folder; nobody writes into it."""
+    from benchmarks.tiny import build_tiny_model
+
+    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def one_threaded() -> Iterator[None]:
+    """Training on one thread, see `tiny.one_thread`."""
+    from tiny import one_thread
+
+    with one_thread():
+        yield
+
+
 # -- the databases a ledger can be in -----------------------------------------------------------
 
 

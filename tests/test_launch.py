@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import build_tiny_model
 
 from benchmarks.adapters import publish_random_adapter
 from ledger.deployments import Deployments
@@ -17,11 +16,6 @@ from ledger.registry import WEIGHTS
 from ledger.settings import Settings
 from ledger.store import Store
 from serve.launch import Launch, prepare
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

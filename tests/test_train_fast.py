@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import build_tiny_model, one_thread
+from tiny import build_tiny_model
 
 from train.fast import attention, head, kernels, linear, setup
 from train.fast.passes import Collate, Cut, cut
 
-pytestmark = pytest.mark.filterwarnings("default")  # the libraries' own, under training
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = [
+    pytest.mark.usefixtures("one_threaded"),
+    pytest.mark.filterwarnings("default"),  # the libraries' own, under training
+]
 
 
 def some_rows(*sizes: int) -> list[dict[str, Any]]:

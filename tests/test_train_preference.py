@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import build_tiny_model, make_pairs, one_thread, tiny_settings
+from tiny import make_pairs, tiny_settings
 from trainings import new_run, start
 
 from ledger.dataset import Pair
@@ -23,18 +22,10 @@ from train.publish import publish
 from train.result import TrainResult
 from train.sft import train
 
-pytestmark = pytest.mark.filterwarnings("default")  # the libraries' own, under training
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+pytestmark = [
+    pytest.mark.usefixtures("one_threaded"),
+    pytest.mark.filterwarnings("default"),  # the libraries' own, under training
+]
 
 
 def rows() -> list[Pair]:

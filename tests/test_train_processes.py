@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tiny import build_tiny_model, freeze_open, make_pairs, one_thread, tiny_settings
+from tiny import freeze_open, make_pairs, tiny_settings
 from trainings import ROOT, start
 
 from ledger.settings import Settings
@@ -20,18 +19,10 @@ from train.fast.launch import Processes, command
 from train.result import TrainResult
 from train.sft import train
 
-pytestmark = pytest.mark.filterwarnings("default")  # the libraries' own, under training
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+pytestmark = [
+    pytest.mark.usefixtures("one_threaded"),
+    pytest.mark.filterwarnings("default"),  # the libraries' own, under training
+]
 
 
 def of(model: Path, folder: Path, **options: Any) -> tuple[Settings, Path]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
-from tiny import build_tiny_model, freeze_open, make_pairs, one_thread, tiny_settings, write_config
+from tiny import build_tiny_model, freeze_open, make_pairs, tiny_settings, write_config
 
 from ledger.errors import ConfigError, RegistryError
 from ledger.registry import Registry
@@ -20,13 +19,10 @@ from train import result
 from train.publish import main, publish
 from train.sft import train
 
-pytestmark = pytest.mark.filterwarnings("default")  # the libraries' own, under training
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+pytestmark = [
+    pytest.mark.usefixtures("one_threaded"),
+    pytest.mark.filterwarnings("default"),  # the libraries' own, under training
+]
 
 
 @pytest.fixture(scope="module")

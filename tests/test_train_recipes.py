@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import random
 import signal
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import build_tiny_model, make_pairs, one_thread, tiny_settings
+from tiny import make_pairs, tiny_settings
 from trainings import new_run, same, start
 
 from ledger.dataset import Pair
@@ -24,21 +23,13 @@ from train.recipe import resolve
 from train.result import TrainResult
 from train.sft import train
 
-pytestmark = pytest.mark.filterwarnings("default")  # the libraries' own, under training
+pytestmark = [
+    pytest.mark.usefixtures("one_threaded"),
+    pytest.mark.filterwarnings("default"),  # the libraries' own, under training
+]
 
 QWEN = {"model_type": "qwen3", "hidden_size": 4096}
 LLAMA = {"model_type": "llama", "hidden_size": 576}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 # -- the numbers --------------------------------------------------------------------------------

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny import build_tiny_model, make_pairs, one_thread, tiny_settings, write_config
+from tiny import make_pairs, tiny_settings, write_config
 from trainings import new_run, same, start
 
 from ledger.errors import ConfigError, DatasetError, FlywheelError
@@ -18,18 +17,10 @@ from train.progress import StepReport
 from train.result import TrainResult
 from train.sft import main, train
 
-pytestmark = pytest.mark.filterwarnings("default")  # the libraries' own, under training
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+pytestmark = [
+    pytest.mark.usefixtures("one_threaded"),
+    pytest.mark.filterwarnings("default"),  # the libraries' own, under training
+]
 
 
 @pytest.fixture
