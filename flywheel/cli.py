@@ -13,23 +13,23 @@ from typing import Any
 import click
 
 from flywheel import __version__
-from flywheel.cli_backup import backup
-from flywheel.cli_clusters import clusters
-from flywheel.cli_costs import costs
-from flywheel.cli_dataset import dataset, export
-from flywheel.cli_distill import distill
-from flywheel.cli_drift import drift
-from flywheel.cli_gate import gate
-from flywheel.cli_gold import gold
-from flywheel.cli_import import import_
-from flywheel.cli_loop import loop, tick, triggers
-from flywheel.cli_privacy import forget, keys
-from flywheel.cli_report import report
-from flywheel.cli_review import review
-from flywheel.cli_rollout import promote, rollback, rollout
-from flywheel.cli_tag import acceptance, tag
-from flywheel.cli_versions import prune, pull, push, sign, verify, versions
-from flywheel.console import Context, alias_argument, json_option, show
+from flywheel.commands.backup import backup
+from flywheel.commands.clusters import clusters
+from flywheel.commands.console import Context, alias_argument, json_option, show
+from flywheel.commands.costs import costs
+from flywheel.commands.dataset import dataset, export
+from flywheel.commands.distill import distill
+from flywheel.commands.drift import drift
+from flywheel.commands.gate import gate
+from flywheel.commands.gold import gold
+from flywheel.commands.imports import import_
+from flywheel.commands.loop import loop, tick, triggers
+from flywheel.commands.privacy import forget, keys
+from flywheel.commands.report import report
+from flywheel.commands.review import review
+from flywheel.commands.rollout import promote, rollback, rollout
+from flywheel.commands.tag import acceptance, tag
+from flywheel.commands.versions import prune, pull, push, sign, verify, versions
 from flywheel.hardware import has_cuda
 from ledger import clock
 from ledger.errors import FlywheelError, GateRefused

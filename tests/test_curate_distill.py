@@ -293,8 +293,8 @@ def test_a_run_that_is_killed_goes_on_where_it_was(bench: MakeBench, tmp_path: P
         config = write_config(b.settings, tmp_path / "config.yaml")
         code = (
             "import sys\n"
-            "from flywheel.cli_distill import distill\n"
-            "from flywheel.console import Context\n"
+            "from flywheel.commands.distill import distill\n"
+            "from flywheel.commands.console import Context\n"
             "distill(['support'], obj=Context(sys.argv[1]))\n"
         )
         running = subprocess.Popen(

@@ -18,9 +18,9 @@ from curate.datasets import reasons
 from curate.datasets.build import build
 from curate.datasets.diff import diff, find
 from curate.datasets.export import export
-from flywheel.cli_dataset import dataset as dataset_commands
-from flywheel.cli_dataset import export as export_command
-from flywheel.console import Context
+from flywheel.commands.console import Context
+from flywheel.commands.dataset import dataset as dataset_commands
+from flywheel.commands.dataset import export as export_command
 from ledger.errors import DatasetError, UsageError
 from ledger.settings import Settings
 from ledger.store import Store

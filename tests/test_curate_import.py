@@ -15,8 +15,8 @@ from conftest import MakeSettings
 from curate.datasets.export import export
 from curate.imports import Summary, imported
 from curate.imports.read import LONGEST
-from flywheel.cli_import import import_
-from flywheel.console import Context
+from flywheel.commands.console import Context
+from flywheel.commands.imports import import_
 from ledger.errors import UsageError
 from ledger.files import write_jsonl
 from ledger.keys.vault import Vault

@@ -18,8 +18,8 @@ from curate.tagging.rules import COLUMNS, Rule, load_rules
 from curate.tagging.sweep import sweep
 from curate.tagging.tags import add_tag
 from curate.tagging.trial import run
-from flywheel.cli_tag import acceptance, tag
-from flywheel.console import Context
+from flywheel.commands.console import Context
+from flywheel.commands.tag import acceptance, tag
 from ledger.database import tables
 from ledger.errors import ConfigError
 from ledger.records import Tag

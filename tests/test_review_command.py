@@ -16,8 +16,8 @@ from curate_rows import add_feedback, add_row
 
 from curate.review import serving
 from curate.review.keys import People, keys_file
-from flywheel.cli_review import review
-from flywheel.console import Context
+from flywheel.commands.console import Context
+from flywheel.commands.review import review
 from flywheel.running import free_port
 
 pytestmark = pytest.mark.sqlite

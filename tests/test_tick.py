@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flywheel.loop.every import every, seconds
+from flywheel.loop.every import every
 from flywheel.loop.tick import Tick, tick
 from flywheel.loop.wheel import Turned
 from flywheel.simulation.engine import SimulatedEngine
@@ -17,7 +17,7 @@ from flywheel.simulation.month import START, Month, write_gold
 from flywheel.simulation.world import DAY, World
 from ledger import clock
 from ledger.deployments import Deployments
-from ledger.errors import LedgerLocked, ServerError, UsageError
+from ledger.errors import LedgerLocked, ServerError
 from ledger.settings import Settings
 from ledger.store import Store
 
@@ -171,19 +171,6 @@ def test_the_loop_goes_on_after_a_tick_that_fails() -> None:
 
     assert every(0.001, one, stop=stop, say=said.append) == 3
     assert said == ["tick failed: the ledger is locked"]
-
-
-@pytest.mark.parametrize(
-    ("text", "span"), [("30s", 30), ("5m", 300), ("1.5h", 5400), ("1d", 86400)]
-)
-def test_spans_of_time(text: str, span: float) -> None:
-    assert seconds(text) == span
-
-
-@pytest.mark.parametrize("text", ["", "5", "m", "-5m", "0s", "5 minutes", "1e3s"])
-def test_what_is_no_span(text: str) -> None:
-    with pytest.raises(UsageError, match="Write 30s, 5m"):
-        seconds(text)
 
 
 def test_the_engine_learns_what_its_pairs_say(settings: Settings, store: Store) -> None:

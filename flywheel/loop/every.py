@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable
 
 from flywheel.loop.tick import Tick
-from ledger.errors import FlywheelError, UsageError
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def seconds(text: str) -> float:
-    """`30s`, `5m`, `1h` or `1d`, as seconds.
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if match is None or float(match[1]) <= 0:
-        raise UsageError(f"{text!r} is no span of time", remedy="Write 30s, 5m, 1h or 1d.")
-    return float(match[1]) * _UNITS[match[2]]
+from ledger.errors import FlywheelError
 
 
 def every(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flywheel.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show
 from ledger.deployments import Deployments, parse_version, version_name
 from ledger.errors import GateRefused, UsageError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flywheel.console import Context, json_option, show
+from flywheel.commands.console import Context, json_option, show
 
 if TYPE_CHECKING:
     from eval.goldimport import Imported

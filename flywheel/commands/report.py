@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flywheel.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show
 
 
 @click.command()

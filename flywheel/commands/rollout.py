@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flywheel.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show
 from ledger.clock import now
 from ledger.deployments import Change, name_or_none, version_name
 

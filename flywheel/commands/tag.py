@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from flywheel.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show
+from flywheel.commands.times import Moment
+from ledger.clock import now
 
 if TYPE_CHECKING:
     from curate.tagging.trial import Trial
-
-_UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 7 * 86_400.0}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([mhdw])")
-
-
-class Moment(click.ParamType):
-    """A time, seconds since the epoch: a span before now (`7d`, `12h`) or an ISO 8601 time."""
-
-    name = "time"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Read it; without a time zone it is UTC."""
-        if isinstance(value, float):
-            return value
-        given = str(value)
-        if span := _SPAN.fullmatch(given):
-            return time.time() - float(span[1]) * _UNITS[span[2]]
-        if given == "now":
-            return time.time()
-        try:
-            moment = datetime.fromisoformat(given)
-        except ValueError:
-            self.fail(f"{given!r} is no time: write 7d, 12h, 2026-05-01 or 2026-05-01T14:30")
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 @click.command(name="tag")
@@ -131,7 +104,7 @@ def _by_rule(
         raise click.UsageError("with --rule only an alias can be named")
     alias = shared.alias(words[0]) if words else None
     if since is None:
-        since = time.time() - 7 * _UNITS["d"]
+        since = now() - 7 * 86_400.0
     done = run(shared.store, load_rules(files), since=since, alias=alias, dry=dry_run)
     show(
         [one._asdict() for one in done],

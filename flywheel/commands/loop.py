@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flywheel.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show
+from flywheel.commands.times import Span, SpanType
 
 if TYPE_CHECKING:
     from flywheel.loop.tick import Tick
@@ -53,19 +54,20 @@ def tick(shared: Context, alias: str | None, url: str | None, dry_run: bool, as_
 @alias_argument
 @_url
 @_dry
-@click.option("--every", "span", default="5m", show_default=True, help="Time between two ticks.")
+@click.option(
+    "--every", "span", type=SpanType(), default="5m", show_default=True, help="Between two ticks."
+)
 @click.pass_obj
-def loop(shared: Context, alias: str | None, url: str | None, dry_run: bool, span: str) -> None:
+def loop(shared: Context, alias: str | None, url: str | None, dry_run: bool, span: Span) -> None:
     """Tick again and again until stopped; a tick under way is finished first."""
-    from flywheel.loop.every import every, seconds
+    from flywheel.loop.every import every
     from flywheel.stopping import ASKED
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ASKED.set())
-    pause = seconds(span)
     click.echo(f"A tick every {span}; Ctrl-C ends it after the one under way.")
     turn = _ticker(shared, alias, url, dry_run=dry_run, to_stderr=False)
-    every(pause, turn, stop=ASKED, say=click.echo)
+    every(span.seconds, turn, stop=ASKED, say=click.echo)
 
 
 @click.command()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flywheel.console import Context, json_option, show
+from flywheel.commands.console import Context, json_option, show
 
 
 @click.command()

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from flywheel.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show
 
 
 @click.command()

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from flywheel.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show
+from flywheel.commands.times import Span, SpanType
 
 _PLACE = "PLACE is hf://owner/name, or what fsspec reads: s3://bucket/folder, file:///folder."
 _version_option = click.option("--version", metavar="N", help="4, v4 or ALIAS@v4.")
@@ -205,7 +206,7 @@ def pull(
 @click.command()
 @alias_argument
 @click.option(
-    "--older-than", required=True, metavar="TIME", help="Least time since it was turned away: 90d."
+    "--older-than", type=SpanType(), required=True, help="Least time since it was turned away: 90d."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
 @click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
@@ -214,7 +215,7 @@ def pull(
 def prune(
     shared: Context,
     alias: str | None,
-    older_than: str,
+    older_than: Span,
     dry_run: bool,
     url: str | None,
     as_json: bool,
@@ -223,7 +224,6 @@ def prune(
 
     Never touched: what is live or was, the way back, candidates, and what waits for its gate.
     """
-    from flywheel.cli_clusters import seconds
     from flywheel.rollout import operator
     from flywheel.server import Server
     from ledger.registry import Registry
@@ -236,7 +236,7 @@ def prune(
             Registry.of(shared.settings),
             shared.store,
             name,
-            older_than=seconds(older_than, "--older-than"),
+            older_than=older_than.seconds,
             who=operator(),
             loaded=loaded,
             dry_run=dry_run,

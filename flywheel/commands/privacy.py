@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flywheel.console import Context, json_option, show
+from flywheel.commands.console import Context, json_option, show
 
 
 @click.command()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flywheel.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show
 
 _MARKS = {"drift": "DRIFT", "quiet": "quiet", "too_few": "too few", "warming_up": "warming up"}
 

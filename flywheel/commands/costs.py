@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from flywheel.cli_tag import Moment
-from flywheel.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show
+from flywheel.commands.times import Moment
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from flywheel.console import Context, json_option, show
+from flywheel.commands.console import Context, json_option, show
 
 _FORMATS = ("openai", "langfuse", "tensorzero", "csv")
 

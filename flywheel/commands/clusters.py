@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 
-from flywheel.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show
+from flywheel.commands.times import Span, SpanType
 
-_UNITS = {"h": 3600.0, "d": 86_400.0, "w": 7 * 86_400.0}
 _WIDTH = 44
 
 
 @click.command()
 @alias_argument
-@click.option("--since", default="7d", metavar="TIME", help="How far back: 12h, 7d, 4w.")
+@click.option(
+    "--since", type=SpanType(), default="7d", show_default=True, help="How far back: 12h, 7d, 4w."
+)
 @click.option(
     "--update/--no-update",
     default=True,
@@ -23,12 +24,12 @@ _WIDTH = 44
 )
 @json_option
 @click.pass_obj
-def clusters(shared: Context, alias: str | None, since: str, update: bool, as_json: bool) -> None:
+def clusters(shared: Context, alias: str | None, since: Span, update: bool, as_json: bool) -> None:
     """What people ask: groups of questions, with their failures, corrections and pairs."""
     from curate import clusters as found
     from ledger.store import now
 
-    name, start = shared.alias(alias), now() - seconds(since)
+    name, start = shared.alias(alias), now() - since.seconds
     done = None
     if update:
         done = found.update(
@@ -44,24 +45,7 @@ def clusters(shared: Context, alias: str | None, since: str, update: bool, as_js
     show(value, as_json=as_json, text=lambda: table(name, since, rows, done))
 
 
-def seconds(given: str, option: str = "--since") -> float:
-    """A time such as 7d, in seconds.
-
-    Args:
-        option: where it was given.
-
-    Raises:
-        click.BadParameter: it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", given.strip())
-    if match is None:
-        raise click.BadParameter(
-            f"{given!r} is no time; write hours, days or weeks: 12h, 7d, 4w", param_hint=option
-        )
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def table(alias: str, since: str, rows: list[Any], done: Any) -> str:
+def table(alias: str, since: Span, rows: list[Any], done: Any) -> str:
     """Clusters for a person, those with most failures and corrections first."""
     lines = [f"{alias}, the last {since}"]
     if done is not None:
