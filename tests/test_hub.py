@@ -15,8 +15,9 @@ from test_verify import write_keys
 from versions_made import SETS, judge, make_version, write_model
 
 from flywheel.sharing import place_of, pull, push
+from flywheel.sharing.bucket import FsspecPlace
 from flywheel.sharing.hub import HubPlace
-from flywheel.sharing.places import FsspecPlace, Place, PlaceError
+from flywheel.sharing.place import Place, PlaceError
 from ledger.deployments import Deployments
 from ledger.errors import ConfigError, RegistryError
 from ledger.hashing import file_sha256

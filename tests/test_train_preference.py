@@ -171,7 +171,7 @@ def test_killed_in_the_second_stage_it_goes_on_there_and_ends_alike(
 
 def test_what_trl_is_fed_is_what_was_proved(model: Path, tmp_path: Path) -> None:
     """Prompt, chosen and rejected ids come to the loss as they were proved, masks and all."""
-    from train.preference import _trainer
+    from train.preference.stage import _trainer
 
     run = new_run(tmp_path / "run", rows())
     todo = prepared(settings_for(model, tmp_path, "dpo"), run, model)
@@ -232,7 +232,7 @@ def test_kto_takes_each_answer_by_itself_and_those_voted_down(model: Path, tmp_p
 
 
 def preference_columns(planned: list[preference.Example], size: int) -> dict[str, list[Any]]:
-    from train.preference_trainer import columns
+    from train.preference.trainer import columns
 
     return columns(planned, size)
 

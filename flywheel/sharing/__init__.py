@@ -9,8 +9,8 @@ come in, `card` the card.
 """
 
 from flywheel.sharing.card import rendered
-from flywheel.sharing.places import place_of
 from flywheel.sharing.pull import Pulled, pull
 from flywheel.sharing.push import Pushed, push
+from flywheel.sharing.which import place_of
 
 __all__ = ["Pulled", "Pushed", "place_of", "pull", "push", "rendered"]

@@ -11,8 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flywheel.sharing.places import HUB, PlaceError
+from flywheel.sharing.place import PlaceError
 from ledger.errors import ConfigError
+
+HUB = "hf://"
 
 
 class HubPlace:

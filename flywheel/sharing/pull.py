@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from flywheel.sharing.places import Place
+from flywheel.sharing.place import Place
 from flywheel.sharing.push import newest
 from ledger.errors import RegistryError
 from ledger.files import write_atomic

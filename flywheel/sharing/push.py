@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from flywheel.sharing.card import rendered
-from flywheel.sharing.places import Place
+from flywheel.sharing.place import Place
 from ledger.errors import RegistryError
 from ledger.registry import MANIFEST, TRAINING_DATA, Manifest, Registry, content_id
 from ledger.registry.signing import SIGNATURES

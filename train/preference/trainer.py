@@ -18,7 +18,7 @@ from train import adapter
 from train.trainer import WholeCheckpoints
 
 if TYPE_CHECKING:
-    from train.preference import Example
+    from train.preference.examples import Example
 
 
 class _Ready(WholeCheckpoints):

@@ -1,45 +1,12 @@
-"""Places that hold versions: what both kinds can do, and all that fsspec reads.
-
-What is written last appears last, so that a manifest means complete. Nothing is locked: two
-pushes of different versions under one name at the same moment are told apart on the hub, whose
-commits name the commit before, and not in a bucket.
-"""
+"""A folder or bucket that holds versions: all that fsspec reads."""
 
 from __future__ import annotations
 
 import posixpath
 from pathlib import Path
-from typing import Protocol
 
-from ledger.errors import ConfigError, FlywheelError
-from ledger.settings import Settings
-
-HUB = "hf://"
-
-
-class PlaceError(FlywheelError):
-    """A place cannot be reached, read or written."""
-
-
-class Place(Protocol):
-    """Somewhere that versions are shared. Paths are relative, with `/`."""
-
-    url: str
-
-    def card_path(self, alias: str) -> str:
-        """Where the card of an alias is that people see first."""
-
-    def read(self, path: str) -> bytes | None:
-        """A small file; None where there is none."""
-
-    def files(self, folder: str) -> list[str]:
-        """Paths of all files in a folder and below."""
-
-    def upload(self, files: dict[str, Path | bytes], message: str) -> None:
-        """Write files; the last one of them appears when all others are there."""
-
-    def download(self, path: str, target: Path) -> None:
-        """Fetch a file."""
+from flywheel.sharing.place import PlaceError
+from ledger.errors import ConfigError
 
 
 class FsspecPlace:
@@ -138,22 +105,3 @@ class FsspecPlace:
 
     def _broken(self, what: str, path: str, error: Exception) -> PlaceError:
         return PlaceError(f"cannot {what} {self.url}/{path}: {error or type(error).__name__}")
-
-
-def place_of(settings: Settings, url: str | None) -> Place:
-    """The place meant: the URL given, else `sharing.url`.
-
-    Raises:
-        ConfigError: neither is there, or nothing here reads it.
-    """
-    from flywheel.sharing.hub import HubPlace
-
-    wanted = url or settings.sharing.url
-    if not wanted:
-        raise ConfigError(
-            "no place was named, and sharing.url is not set",
-            remedy="Name one: hf://owner/name, s3://bucket/folder, file:///folder.",
-        )
-    if wanted.startswith(HUB):
-        return HubPlace(wanted, private=settings.sharing.private)
-    return FsspecPlace(wanted)
