@@ -14,13 +14,13 @@ are listed here, and `flywheel status` names those that may answer until a retra
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from flywheel.retrain.folder import NOTE, close
 from ledger import dataset
 from ledger.errors import UsageError
-from ledger.files import read_json, write_json
+from ledger.files import read_json
 from ledger.keys.keyring import SESSION
 from ledger.keys.vault import Vault
 from ledger.registry import TRAINING_DATA, Registry
@@ -103,10 +103,9 @@ def _from_runs(
     for folder in sorted(path.parent for path in runs.glob(f"*/dataset/{dataset.MANIFEST}")):
         removed, held = dataset.remove(folder, store, rows, known=datasets)
         pairs += removed
-        note = folder.parent / "run.json"
-        if held and note.exists() and "verdict" not in (run := read_json(note)):
-            ended: dict[str, Any] = {"finished": time.time(), "verdict": "closed"}
-            write_json(note, run | ended | {"why": "somebody in its dataset was forgotten"})
+        note = folder.parent / NOTE
+        if held and note.exists() and "verdict" not in read_json(note):
+            close(folder.parent, "somebody in its dataset was forgotten")
             closed.append(folder.parent.name)
     return pairs, closed
 

@@ -17,7 +17,7 @@ from servers import KEY, Ours
 from tiny import write_config
 
 from curate.judging.decisions import correct
-from flywheel.retrain import retrain, sharing
+from flywheel.retrain import folder, retrain, sharing
 from flywheel.server import Server
 from ledger.errors import ServerError
 from ledger.files import read_json
@@ -92,6 +92,22 @@ def test_a_version_that_is_worse_is_refused_and_goes_away(ours: Ours) -> None:
     assert "fail" in events[-1].why
     if live:
         ours.follow(ours.deployments.promote("support", 0, who="test", why="tidy up"))
+
+
+def test_a_run_whose_data_cannot_be_trained_on_is_over(ours: Ours, tmp_path: Path) -> None:
+    """Its dataset is frozen: resumed, it would be refused whatever is corrected meanwhile."""
+    before = runs(ours)
+    _, config = other(ours, tmp_path, min_pairs=10_000)
+    said, _ = (process := start(ours, config=config)).communicate()
+    assert process.returncode == 1, said
+    assert "train.min_pairs asks for 10000" in said
+    assert "That run is closed." in said
+    [run] = sorted({*runs(ours)} - {*before})
+    note = read_json(run / "run.json")
+    assert note["verdict"] == "closed"
+    assert "train.min_pairs asks for 10000" in note["why"]
+    assert folder.unfinished(ours.settings, "support") is None
+    assert ours.server.paused()["state"] == "serving"
 
 
 def test_without_a_server_it_says_so_before_it_trains(ours: Ours, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from ledger.settings import Settings
 from ledger.store import Store
 from train import job, preference
 from train.publish import publish
+from train.report import refusal
 from train.result import TrainResult
 from train.sft import train
 
@@ -244,6 +245,7 @@ def test_what_a_second_stage_needs_is_asked_for_before_the_first(
     run = new_run(tmp_path / "run", pairs)
     with pytest.raises(DatasetError, match="0 answers of the dataset were rejected"):
         train(settings_for(model, tmp_path, "dpo"), run)
+    assert "0 answers of the dataset were rejected" in refusal(run)
     other = new_run(tmp_path / "other", make_pairs(12))
     with pytest.raises(ConfigError, match=r"train\.batch_size"):
         train(settings_for(model, tmp_path, "kto", batch_size=1), other)

@@ -14,6 +14,7 @@ from ledger.errors import ConfigError, DatasetError, FlywheelError
 from ledger.settings import Settings
 from train import order
 from train.progress import StepReport
+from train.report import refusal
 from train.result import TrainResult
 from train.sft import main, train
 
@@ -165,9 +166,11 @@ def test_what_cannot_be_trained_on_stops_it_or_is_left_out_by_name(
     with pytest.raises(DatasetError, match="1 of 16 pairs") as refused:
         train(settings, run)
     assert "chatcmpl-003" in str(refused.value)
+    assert refusal(run) == refused.value.problem
     assert not (run / "checkpoints").exists()
     found = train(settings, run, lambda step: None, leave_out=True)
     assert found.pairs == 15
+    assert refusal(run) == ""
     assert list(found.left_out["served with another chat template"]) == ["chatcmpl-003"]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ledger.errors import DatasetError
-from ledger.files import write_atomic
+from ledger.files import read_json, write_atomic
 from train.result import Stage, TrainResult
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FILE = "training.md"
 PICTURE = "loss.png"
+#: There where the run's dataset cannot be trained on: another try would end alike.
+REFUSED = "refused.json"
 _SHOWN = 20  # rows named for each reason; train.json has them all
 
 
@@ -87,6 +89,12 @@ def write(job: Job, done: TrainResult | None = None) -> None:
 def write_refusal(run_dir: Path, error: DatasetError) -> None:
     """Write why nothing was trained."""
     write_atomic(run_dir / FILE, f"# Training\n\nRefused.\n\n```\n{error}\n```\n".encode())
+
+
+def refusal(run_dir: Path) -> str:
+    """Why the run's dataset cannot be trained on, as the last try found; "" where it can."""
+    file = run_dir / REFUSED
+    return str(read_json(file)["problem"]) if file.exists() else ""
 
 
 def picture(run_dir: Path, done: TrainResult) -> None:

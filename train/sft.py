@@ -27,6 +27,7 @@ from ledger.clock import now
 from ledger.dataset import DatasetManifest
 from ledger.dataset import load as load_dataset
 from ledger.errors import ConfigError, DatasetError, FlywheelError
+from ledger.files import write_json
 from ledger.fingerprint import base_fingerprint, template_hash
 from ledger.hashing import file_sha256
 from ledger.model import model_folder
@@ -70,6 +71,24 @@ def train(
     """
     # Of several processes the first one writes and speaks.
     first = launch.first()
+    if first:
+        (run_dir / report.REFUSED).unlink(missing_ok=True)
+    try:
+        return _train(settings, run_dir, on_step, first=first, leave_out=leave_out)
+    except DatasetError as error:
+        if first:
+            write_json(run_dir / report.REFUSED, {"problem": error.problem})
+        raise
+
+
+def _train(
+    settings: Settings,
+    run_dir: Path,
+    on_step: Callable[[StepReport], None] | None,
+    *,
+    first: bool,
+    leave_out: bool,
+) -> TrainResult:
     with stop_on_signals() as stop, Show(None if first else io.StringIO()) as show:
         with closing(Store.open(settings)) as store:
             manifest, frozen = load_dataset(run_dir / "dataset", store)

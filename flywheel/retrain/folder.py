@@ -41,6 +41,13 @@ def begin(settings: Settings, alias: str) -> Path:
     return folder
 
 
+def close(run: Path, why: str) -> None:
+    """End a run that comes to nothing, so that it is not resumed."""
+    write_json(run / NOTE, read_json(run / NOTE) | {
+        "finished": now(), "verdict": "closed", "why": why,
+    })  # fmt: skip
+
+
 def finish(run: Path, version: str, verdict: str, seconds: dict[str, float]) -> None:
     """Note what a run came to."""
     found: dict[str, Any] = read_json(run / NOTE)

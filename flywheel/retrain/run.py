@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flywheel.retrain import folder, sharing
-from flywheel.retrain.steps import Step, Steps, noted
+from flywheel.retrain.steps import Step, Steps, Stopped, noted
 from flywheel.server import Server
 from ledger.deployments import Deployment, Deployments, parse_version, version_name
-from ledger.errors import GateRefused, UsageError
+from ledger.errors import DatasetError, GateRefused, UsageError
 from ledger.files import read_json
 from ledger.settings import Settings
 from ledger.store import Lease, Store
+from train.report import refusal
 
 
 class Outcome(NamedTuple):
@@ -46,7 +47,8 @@ def retrain(
         UsageError: a canary is running, another retrain of the alias is, or training belongs on
             another machine.
         ServerError: no server answers, or it could not load what would be made.
-        FlywheelError: a step failed; it has said why.
+        DatasetError: what was corrected cannot be trained on; that run is over.
+        FlywheelError: another step failed; it has said why, and the next call goes on there.
         LeaseLost: another machine took over while this one stood still.
     """
     settings.alias(alias)
@@ -112,13 +114,32 @@ class _Turn:
         if steps.is_done(train.name, train.made):
             steps.do(train)
         else:
-            with sharing.server_aside(self._settings, self._server, self._lease, self._say):
-                steps.do(train, launcher=command(self._settings))
+            try:
+                with sharing.server_aside(self._settings, self._server, self._lease, self._say):
+                    steps.do(train, launcher=command(self._settings))
+            except Stopped as error:
+                self._close_refused(run, error)
+                raise
         # Hours may have passed: what is live now is what the version has to beat.
         baseline = self._name(self._deployments.state(self._alias).live)
         publish = ["train.publish", *of_alias, "--parent", baseline]
         steps.do(Step("publish", publish, made="publish.json"))
         return parse_version(read_json(run / "publish.json")["version"], self._alias), baseline
+
+    def _close_refused(self, run: Path, error: Stopped) -> None:
+        """End a run whose dataset cannot be trained on: its dataset stays as it is, for ever.
+
+        Raises:
+            DatasetError: it was that.
+        """
+        if why := refusal(run):
+            folder.close(run, why)
+            raise DatasetError(
+                f"the dataset of {run} cannot be trained on",
+                rule=why,
+                remedy="That run is closed. Run the same command again when this is mended: it "
+                "begins with the corrections that there are then.",
+            ) from error
 
     def _gate(self, run: Path, steps: Steps, version: int, baseline: str) -> None:
         """Load the version into the live server and judge it there."""
