@@ -139,6 +139,20 @@ def test_a_retrain_that_was_cut_off_goes_on_and_is_linked_to_its_cause(month: Mo
     assert firings[0].outcome("run").report["version"] == "support@v1"
 
 
+def test_a_retrain_that_was_cut_off_waits_for_a_canary_to_end(month: Month) -> None:
+    deployments = Deployments(month.store)
+    with clock.at(lambda: month.now):
+        deployments.candidate("support", 7, who="operator:ada", why="")
+        deployments.share("support", 7, 5, who="operator:ada", why="")
+    wheel = Wheel(month, unfinished=True)
+    assert not turn(month, wheel).failed
+    assert wheel.turned == 0
+    with clock.at(lambda: month.now):
+        deployments.rollback("support", who="operator:ada", why="")
+    turn(month, wheel)
+    assert wheel.turned == 1
+
+
 def test_a_step_that_fails_ends_its_aliass_turn_and_no_others(
     month: Month, make_settings: Any
 ) -> None:

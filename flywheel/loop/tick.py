@@ -221,6 +221,8 @@ class _Turn:
         self.at = "resume"
         if not self._wheel.unfinished(self._alias):
             return
+        if Deployments(self._store).state(self._alias).stage == "canary":
+            return  # a person brought another version on meanwhile: one is tried at a time
         if self._dry:
             self.note("resume", "a retrain that was cut off")
             return
