@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from eval.canary import Judgement
+from flywheel.commands.console import Context
+from flywheel.commands.loop import _meanwhile
 from flywheel.loop.every import every
 from flywheel.loop.tick import Tick, tick
 from flywheel.loop.wheel import Turned
@@ -170,6 +173,59 @@ def test_a_step_that_fails_ends_its_aliass_turn_and_no_others(
         found = tick(both, month.store, Half(month), say=quiet)
     assert [(s.alias, s.what) for s in found.steps if s.failed] == [("another", "resume")]
     assert "support" in found.decisions
+
+
+def test_whatever_fails_beside_it_a_version_that_harms_goes_back(
+    month: Month, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn(month)
+    assert Deployments(month.store).state("support").stage == "canary"
+    harm = Judgement("roll_back", 0, {}, "more negatives")
+    monkeypatch.setattr("flywheel.rollout.stages.judge_state", lambda *_, **__: harm)
+
+    def broken(*_: object) -> None:
+        raise LedgerLocked("the disk is full")
+
+    monkeypatch.setattr("curate.tagging.sweep.sweep", broken)
+    found = turn(month)
+    assert [(one.what, one.failed) for one in found.steps] == [("rollout", False), ("curate", True)]
+    assert events(month.store)[-1] == "rollback"
+
+
+def test_without_training_nothing_is_resumed_or_decided(month: Month) -> None:
+    found = turn(month, wheel := Wheel(month, unfinished=True), train=False)
+    assert [step.what for step in found.steps] == ["curate"]
+    assert (found.decisions, wheel.turned) == ({}, 0)
+    assert month.store.firings("support") == []
+
+
+def test_what_must_not_wait_is_done_beside_a_long_turn() -> None:
+    """A training of one alias takes hours; another one's canary is looked at all the same."""
+    stop, said, looked = threading.Event(), [], threading.Semaphore(0)
+    threads = set()
+
+    def beside() -> Tick:
+        threads.add(threading.current_thread())
+        looked.release()
+        raise LedgerLocked("the ledger is locked")
+
+    def long() -> Tick:
+        for _ in range(3):
+            assert looked.acquire(timeout=30)
+        stop.set()
+        return Tick([], {})
+
+    assert every(0.001, long, meanwhile=beside, stop=stop, say=said.append) == 1
+    assert {*said} == {"tick failed: the ledger is locked"}
+    [thread] = threads
+    assert thread is not threading.current_thread()
+    assert not thread.is_alive()
+
+
+def test_the_loop_has_that_with_a_ledger_of_its_own(config: Path) -> None:
+    found = _meanwhile(Context(str(config)), "http://127.0.0.1:9/v1")()
+    assert not found.failed, found.steps
+    assert found.decisions == {}
 
 
 def test_the_loop_goes_on_after_a_tick_that_fails() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -34,6 +35,22 @@ def _ticker(
     return lambda: tick(settings, shared.store, wheel, aliases=aliases, dry_run=dry_run, say=say)
 
 
+def _meanwhile(shared: Context, url: str | None) -> Callable[[], Tick]:
+    """What must not wait while one alias trains: watching the others, and their rollouts."""
+    from flywheel.loop.tick import tick
+    from flywheel.loop.wheel import Engine
+    from ledger.store import Store
+
+    settings = shared.settings
+    wheel = Engine(settings, shared.config, url, click.echo)
+
+    def turn() -> Tick:
+        with closing(Store.open(settings)) as store:  # of this thread alone
+            return tick(settings, store, wheel, train=False, say=click.echo)
+
+    return turn
+
+
 @click.command()
 @alias_argument
 @_url
@@ -41,7 +58,7 @@ def _ticker(
 @json_option
 @click.pass_obj
 def tick(shared: Context, alias: str | None, url: str | None, dry_run: bool, as_json: bool) -> None:
-    """Do what is due, once: curate, watch, roll out or back, retrain. For cron and CronJobs."""
+    """Do what is due, once: roll out or back, curate, watch, retrain. For cron and CronJobs."""
     done = _ticker(shared, alias, url, dry_run=dry_run, to_stderr=as_json)()
     nothing = "" if done.steps or done.busy else "nothing was due"
     decided = "\n".join(one.text() for one in done.decisions.values()) if dry_run else nothing
@@ -67,7 +84,9 @@ def loop(shared: Context, alias: str | None, url: str | None, dry_run: bool, spa
         signal.signal(number, lambda *_: ASKED.set())
     click.echo(f"A tick every {span}; Ctrl-C ends it after the one under way.")
     turn = _ticker(shared, alias, url, dry_run=dry_run, to_stderr=False)
-    every(span.seconds, turn, stop=ASKED, say=click.echo)
+    several = alias is None and len(shared.settings.aliases) > 1 and not dry_run
+    meanwhile = _meanwhile(shared, url) if several else None
+    every(span.seconds, turn, meanwhile=meanwhile, stop=ASKED, say=click.echo)
 
 
 @click.command()

@@ -1,10 +1,11 @@
 """One tick: do what is due for each alias, and return.
 
+    roll out the next stage, or back, as the canary's evidence says. First, and from the ledger
+             alone: whatever fails after it, a version that harms users goes back
     curate   tags, users' corrections, clusters
     watch    drift: alerts, their windows
-    roll out the next stage, or back, as the canary's evidence says; what was new in a version
-             that harmed users waits for eyes again
-    link     decisions to what came of them
+    learn    what was new in a version that harmed users waits for eyes again; decisions are linked
+             to what came of them
     resume   a retrain that was cut off
     decide   retrain, collect more first, or wait; a version that passes begins its rollout
     report   what the wheel did, once a week
@@ -77,6 +78,7 @@ def tick(
     *,
     aliases: Sequence[str] | None = None,
     dry_run: bool = False,
+    train: bool = True,
     say: Callable[[str], None] = print,
 ) -> Tick:
     """Do what is due for these aliases, by default all.
@@ -85,6 +87,8 @@ def tick(
 
     Args:
         dry_run: say what would be done and do none of it.
+        train: also retrain, which may take hours; without it nothing is resumed, decided or
+            reported.
     """
     done = Tick([], {})
     for alias in sorted(settings.aliases) if aliases is None else aliases:
@@ -98,9 +102,10 @@ def tick(
                     )
                 except UsageError as taken:
                     done = done._replace(busy=taken.problem)
-                    say(f"{alias}: {taken.problem}")
+                    if train:  # else it is known that somebody is at it
+                        say(f"{alias}: {taken.problem}")
                     continue
-            turn = _Turn(settings, store, wheel, alias, lease, dry_run, say, done)
+            turn = _Turn(settings, store, wheel, alias, lease, dry_run, train, say, done)
             try:
                 turn.run()
             except FlywheelError as error:
@@ -120,23 +125,25 @@ class _Turn:
         alias: str,
         lease: Lease | None,
         dry: bool,
+        train: bool,
         say: Callable[[str], None],
         done: Tick,
     ) -> None:
         self._settings, self._store, self._wheel = settings, store, wheel
-        self._alias, self._lease, self._dry = alias, lease, dry
+        self._alias, self._lease, self._dry, self._train = alias, lease, dry, train
         self._say, self._done = say, done
-        self.at = "curate"
+        self.at = "rollout"
 
     def run(self) -> None:
         """All steps, in order."""
+        self._roll_out()
         if not self._dry:
             self._curate()
             self._watch()
-        self._roll_out()
-        if not self._dry:
             self._set_aside()
             link(self._settings, self._store, self._alias)
+        if not self._train:
+            return
         self._resume()
         self._decide()
         if not self._dry:
@@ -150,7 +157,7 @@ class _Turn:
 
     def leave(self) -> None:
         """Leave what this turn came to for status, the review page and metrics."""
-        if self._dry:
+        if self._dry or not self._train:
             return
         decision = self._done.decisions.get(self._alias)
         failed = [one.said for one in self._done.steps if one.alias == self._alias and one.failed]
@@ -161,6 +168,7 @@ class _Turn:
             self.note("leave", str(error), failed=True)
 
     def _curate(self) -> None:
+        self.at = "curate"
         from curate.clusters import update
         from curate.tagging.sweep import sweep
 
@@ -197,13 +205,14 @@ class _Turn:
             found = judge(self._settings, self._store, self._alias, now=now())
             self.note("rollout", f"{found.action}: {found.said}")
             return
-        shadowed = shadow(self._settings, self._store, self._alias, url=self._wheel.url, now=now())
-        if shadowed.said:
-            self.note("shadow", shadowed.said)
         self._ours()
         change = advance(self._settings, self._store, self._alias, now=now(), who=WHO)
         if change is not None:
             self.note("rollout", f"{change.event.kind}: {change.event.why}")
+        # It asks a server and a judge; what they say counts from the next tick on.
+        shadowed = shadow(self._settings, self._store, self._alias, url=self._wheel.url, now=now())
+        if shadowed.said:
+            self.note("shadow", shadowed.said)
 
     def _set_aside(self) -> None:
         from curate.acceptance.harmed import set_aside
