@@ -36,6 +36,6 @@ def publish(settings: Settings, manifest: DatasetManifest) -> int:
 
 def write_key(file: Path, key: str = "5" * 64) -> None:
     """A key of identities that is no secret."""
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(key + "\n")
     file.chmod(0o600)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeSettings
+from curate_versions import write_key
 from rollout_rows import DAY, Product, version
 
 from eval.canary import judge
@@ -32,7 +33,9 @@ def settings(make_settings: MakeSettings) -> Settings:
         {"share": 10, "days": 2, "events": 200, "tolerance": 0.6, "feedback": 10},
         {"share": 50, "days": 1, "events": 300, "tolerance": 0.5, "feedback": 20},
     ]
-    return make_settings(rollout={"stages": stages, "ask_days": 6})
+    made = make_settings(rollout={"stages": stages, "ask_days": 6})
+    write_key(made.privacy.key_file)  # it draws the sample that is kept: the same in each run
+    return made
 
 
 @pytest.fixture
