@@ -15,7 +15,7 @@ import click
 from flywheel import __version__
 from flywheel.commands.backup import backup
 from flywheel.commands.clusters import clusters
-from flywheel.commands.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show, url_option
 from flywheel.commands.costs import costs
 from flywheel.commands.dataset import dataset, export
 from flywheel.commands.distill import distill
@@ -93,7 +93,7 @@ def serve(
 
 @cli.command()
 @alias_argument
-@click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
+@url_option
 @click.option("--fresh", is_flag=True, help="Start anew although the last run is unfinished.")
 @json_option
 @click.pass_obj
@@ -126,7 +126,7 @@ def retrain(
 
 @cli.command()
 @alias_argument
-@click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
+@url_option
 @json_option
 @click.pass_obj
 def status(shared: Context, alias: str | None, url: str | None, as_json: bool) -> None:
@@ -155,7 +155,7 @@ def correct(shared: Context, row: str, text: str, because: str) -> None:
 
 
 @cli.command()
-@click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
+@url_option
 @click.option("--fetch", is_flag=True, help="Get the base model first.")
 @json_option
 @click.pass_obj

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeSettings
-from tiny import build_tiny_model, embedded_model
+from tiny import embedded_model
 
 from benchmarks import capture, curate, report, swap, train, train_gpu
 from benchmarks.adapters import RANK, publish_random_adapter
@@ -93,11 +93,10 @@ def test_a_section_says_where_it_was_measured_and_how() -> None:
 
 
 def test_random_adapters_are_servable_versions_that_depend_on_their_seed(
-    tmp_path: Path, make_settings: MakeSettings
+    model: Path, make_settings: MakeSettings
 ) -> None:
     from safetensors.numpy import load_file
 
-    model = build_tiny_model(tmp_path / "model")
     settings = make_settings(model={"name": "tiny", "path": str(model)})
     one, two, same = (
         publish_random_adapter(settings, "support", model, seed) for seed in (1, 2, 1)

@@ -100,9 +100,9 @@ def test_other_errors_pass() -> None:
 
 
 def test_a_training_that_does_not_fit_says_so_and_goes_on_with_smaller_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tiny import build_tiny_model, freeze_open, make_pairs, one_thread, tiny_settings
+    from tiny import freeze_open, make_pairs, one_thread, tiny_settings
 
     from ledger.files import read_json
     from train.sft import train
@@ -111,7 +111,6 @@ def test_a_training_that_does_not_fit_says_so_and_goes_on_with_smaller_batches(
         options = {"epochs": 1, "batch_size": 4, "checkpoint_steps": 1, "patience": 0, **changes}
         return tiny_settings(model, tmp_path / "var", train=options, privacy={"seal": False})
 
-    model = build_tiny_model(tmp_path / "model")
     run = tmp_path / "run"
     freeze_open(run, alias="support", pairs=make_pairs(16), created=1.0)
     with monkeypatch.context() as patch:

@@ -223,7 +223,7 @@ def test_what_must_not_wait_is_done_beside_a_long_turn() -> None:
 
 
 def test_the_loop_has_that_with_a_ledger_of_its_own(config: Path) -> None:
-    found = _meanwhile(Context(str(config)), "http://127.0.0.1:9/v1")()
+    found = _meanwhile(Context(str(config)), "http://127.0.0.1:9/v1")
     assert not found.failed, found.steps
     assert found.decisions == {}
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import build_tiny_model
 
 from train.fast import attention, head, kernels, linear, setup
 from train.fast.passes import Collate, Cut, cut
@@ -362,7 +361,7 @@ def test_kernels_follow_the_device_and_the_length_of_the_run(
 # -- the trainer -------------------------------------------------------------------------
 
 
-def test_the_trainers_loss_is_trls(tmp_path: Path) -> None:
+def test_the_trainers_loss_is_trls(model: Path, tmp_path: Path) -> None:
     """A whole step of ours against TRL's own loss of the same rows in one padded batch."""
     from datasets import Dataset
     from peft import LoraConfig
@@ -371,16 +370,15 @@ def test_the_trainers_loss_is_trls(tmp_path: Path) -> None:
 
     from train.trainer import Trainer
 
-    folder = build_tiny_model(tmp_path / "model")
     rows = some_rows(13, 7, 30, 21, 2, 30)
     found = []
     attention.register()
     for ours in (True, False):
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, attn_implementation=attention.NAME if ours else "sdpa"
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model, attn_implementation=attention.NAME if ours else "sdpa"
         )
         given: dict[str, Any] = {
-            "model": model,
+            "model": loaded,
             "args": SFTConfig(
                 output_dir=str(tmp_path / "out"), use_cpu=True, bf16=False, max_length=None,
                 per_device_train_batch_size=6, gradient_checkpointing=False, max_steps=3,
@@ -388,7 +386,7 @@ def test_the_trainers_loss_is_trls(tmp_path: Path) -> None:
                 disable_tqdm=True, train_sampling_strategy="sequential",
             ),
             "train_dataset": Dataset.from_list(rows),
-            "processing_class": AutoTokenizer.from_pretrained(folder),
+            "processing_class": AutoTokenizer.from_pretrained(model),
             "peft_config": LoraConfig(
                 task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear"
             ),

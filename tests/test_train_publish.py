@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny import build_tiny_model, freeze_open, make_pairs, tiny_settings, write_config
+from tiny import freeze_open, make_pairs, tiny_settings, write_config
 
 from ledger.errors import ConfigError, RegistryError
 from ledger.registry import Registry
@@ -26,10 +26,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model's folder and a finished run, which tests copy."""
+def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, which tests copy."""
     folder = tmp_path_factory.mktemp("publish")
-    model = build_tiny_model(folder / "model")
     pairs = make_pairs(12)
     pairs[2] = pairs[2].model_copy(update={"template_hash": "fw1:template:old"})
     pairs += [pair.model_copy(update={"split": "heldout"}) for pair in make_pairs(13)[12:]]
@@ -42,17 +41,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
     settings = tiny_settings(model, folder / "var", train={"epochs": 1})
     train(settings, folder / "run", lambda step: None, leave_out=True)
-    return model, folder / "run"
+    return folder / "run"
 
 
 @pytest.fixture
-def run(trained: tuple[Path, Path], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained[1], tmp_path / "run"))
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 @pytest.fixture
-def settings(trained: tuple[Path, Path], tmp_path: Path) -> Settings:
-    return tiny_settings(trained[0], tmp_path / "var")
+def settings(model: Path, tmp_path: Path) -> Settings:
+    return tiny_settings(model, tmp_path / "var")
 
 
 def test_a_version_is_whole_and_says_where_it_comes_from(settings: Settings, run: Path) -> None:
@@ -170,7 +169,7 @@ def test_what_must_not_be_published_is_refused(
 
 
 def test_the_hubs_own_reader_takes_the_card_and_scores_join_a_copy_of_it(
-    trained: tuple[Path, Path], run: Path, tmp_path: Path
+    model: Path, run: Path, tmp_path: Path
 ) -> None:
     from huggingface_hub import ModelCard
     from versions_made import SETS, judge
@@ -179,7 +178,7 @@ def test_the_hubs_own_reader_takes_the_card_and_scores_join_a_copy_of_it(
     from ledger.registry import content_id
 
     settings = tiny_settings(
-        trained[0],
+        model,
         tmp_path / "var",
         sharing={"license": "apache-2.0", "languages": ["en"], "datasets": ["PolyAI/banking77"]},
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ledger.errors import DatasetError
-from ledger.files import read_json, write_atomic
+from ledger.files import read_json, write_atomic, write_json
 from train.result import Stage, TrainResult
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 FILE = "training.md"
 PICTURE = "loss.png"
-#: There where the run's dataset cannot be trained on: another try would end alike.
-REFUSED = "refused.json"
+# There where the run's dataset cannot be trained on: another try would end alike.
+_REFUSED = "refused.json"
 _SHOWN = 20  # rows named for each reason; train.json has them all
 
 
@@ -91,9 +91,17 @@ def write_refusal(run_dir: Path, error: DatasetError) -> None:
     write_atomic(run_dir / FILE, f"# Training\n\nRefused.\n\n```\n{error}\n```\n".encode())
 
 
+def note_refusal(run_dir: Path, problem: str) -> None:
+    """Note why the run's dataset cannot be trained on, for `refusal`; "" takes that back."""
+    if problem:
+        write_json(run_dir / _REFUSED, {"problem": problem})
+    else:
+        (run_dir / _REFUSED).unlink(missing_ok=True)
+
+
 def refusal(run_dir: Path) -> str:
     """Why the run's dataset cannot be trained on, as the last try found; "" where it can."""
-    file = run_dir / REFUSED
+    file = run_dir / _REFUSED
     return str(read_json(file)["problem"]) if file.exists() else ""
 
 

@@ -27,7 +27,6 @@ from ledger.clock import now
 from ledger.dataset import DatasetManifest
 from ledger.dataset import load as load_dataset
 from ledger.errors import ConfigError, DatasetError, FlywheelError
-from ledger.files import write_json
 from ledger.fingerprint import base_fingerprint, template_hash
 from ledger.hashing import file_sha256
 from ledger.model import model_folder
@@ -72,12 +71,12 @@ def train(
     # Of several processes the first one writes and speaks.
     first = launch.first()
     if first:
-        (run_dir / report.REFUSED).unlink(missing_ok=True)
+        report.note_refusal(run_dir, "")
     try:
         return _train(settings, run_dir, on_step, first=first, leave_out=leave_out)
     except DatasetError as error:
         if first:
-            write_json(run_dir / report.REFUSED, {"problem": error.problem})
+            report.note_refusal(run_dir, error.problem)
         raise
 
 

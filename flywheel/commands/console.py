@@ -57,4 +57,5 @@ def show(value: Any, *, as_json: bool, text: Callable[[], str]) -> None:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+url_option = click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
 alias_argument = click.argument("alias", required=False)

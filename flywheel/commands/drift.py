@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flywheel.commands.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show, url_option
 
 _MARKS = {"drift": "DRIFT", "quiet": "quiet", "too_few": "too few", "warming_up": "warming up"}
 
@@ -15,7 +15,7 @@ _MARKS = {"drift": "DRIFT", "quiet": "quiet", "too_few": "too few", "warming_up"
 @click.command()
 @alias_argument
 @click.option("--watch-once", is_flag=True, help="Take in what came since the last look first.")
-@click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
+@url_option
 @click.option(
     "--begin-anew",
     metavar="SIGNAL",

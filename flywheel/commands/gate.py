@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flywheel.commands.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show, url_option
 from ledger.deployments import Deployments, parse_version, version_name
 from ledger.errors import GateRefused, UsageError
 
@@ -37,7 +37,7 @@ class _Gate(click.Group):
 @alias_option
 @click.option("--version", metavar="N", help="The version to judge; by default the candidate.")
 @click.option("--baseline", metavar="N", help="What it would replace; by default what is live.")
-@click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
+@url_option
 @click.option("--also", multiple=True, metavar="MODEL", help="Scored for information; repeatable.")
 @click.option("--no-cache", is_flag=True, help="Ask again what earlier gates asked.")
 @click.option("--replay", metavar="RUN", help="Judge a run again from its file, with no model.")

@@ -6,22 +6,30 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from flywheel.commands.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show, url_option
 from flywheel.commands.times import Span, SpanType
 
 if TYPE_CHECKING:
     from flywheel.loop.tick import Tick
+    from ledger.store import Store
 
-_url = click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
 _dry = click.option("--dry-run", is_flag=True, help="Say what would be done and do none of it.")
 
 
 def _ticker(
-    shared: Context, alias: str | None, url: str | None, *, dry_run: bool, to_stderr: bool
+    shared: Context,
+    alias: str | None,
+    url: str | None,
+    *,
+    store: Store | None = None,
+    dry_run: bool = False,
+    train: bool = True,
+    to_stderr: bool = False,
 ) -> Callable[[], Tick]:
     from flywheel.loop.tick import tick
     from flywheel.loop.wheel import Engine
@@ -32,28 +40,28 @@ def _ticker(
     settings = shared.settings
     aliases = [shared.alias(alias)] if alias else None
     wheel = Engine(settings, shared.config, url, say)
-    return lambda: tick(settings, shared.store, wheel, aliases=aliases, dry_run=dry_run, say=say)
+    return lambda: tick(
+        settings,
+        store or shared.store,
+        wheel,
+        aliases=aliases,
+        dry_run=dry_run,
+        train=train,
+        say=say,
+    )
 
 
-def _meanwhile(shared: Context, url: str | None) -> Callable[[], Tick]:
+def _meanwhile(shared: Context, url: str | None) -> Tick:
     """What must not wait while one alias trains: watching the others, and their rollouts."""
-    from flywheel.loop.tick import tick
-    from flywheel.loop.wheel import Engine
     from ledger.store import Store
 
-    settings = shared.settings
-    wheel = Engine(settings, shared.config, url, click.echo)
-
-    def turn() -> Tick:
-        with closing(Store.open(settings)) as store:  # of this thread alone
-            return tick(settings, store, wheel, train=False, say=click.echo)
-
-    return turn
+    with closing(Store.open(shared.settings)) as store:  # of this thread alone
+        return _ticker(shared, None, url, store=store, train=False)()
 
 
 @click.command()
 @alias_argument
-@_url
+@url_option
 @_dry
 @json_option
 @click.pass_obj
@@ -69,7 +77,7 @@ def tick(shared: Context, alias: str | None, url: str | None, dry_run: bool, as_
 
 @click.command()
 @alias_argument
-@_url
+@url_option
 @_dry
 @click.option(
     "--every", "span", type=SpanType(), default="5m", show_default=True, help="Between two ticks."
@@ -83,9 +91,9 @@ def loop(shared: Context, alias: str | None, url: str | None, dry_run: bool, spa
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ASKED.set())
     click.echo(f"A tick every {span}; Ctrl-C ends it after the one under way.")
-    turn = _ticker(shared, alias, url, dry_run=dry_run, to_stderr=False)
+    turn = _ticker(shared, alias, url, dry_run=dry_run)
     several = alias is None and len(shared.settings.aliases) > 1 and not dry_run
-    meanwhile = _meanwhile(shared, url) if several else None
+    meanwhile = partial(_meanwhile, shared, url) if several else None
     every(span.seconds, turn, meanwhile=meanwhile, stop=ASKED, say=click.echo)
 
 

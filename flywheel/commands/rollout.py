@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flywheel.commands.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show, url_option
 from ledger.clock import now
 from ledger.deployments import Change, name_or_none, version_name
 
@@ -92,7 +92,7 @@ def show_rollout(shared: Context, alias: str | None, as_json: bool) -> None:
 
 @rollout.command()
 @alias_argument
-@click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
+@url_option
 @json_option
 @click.pass_obj
 def advance(shared: Context, alias: str | None, url: str | None, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flywheel.commands.console import Context, alias_argument, json_option, show
+from flywheel.commands.console import Context, alias_argument, json_option, show, url_option
 from flywheel.commands.times import Span, SpanType
 
 _PLACE = "PLACE is hf://owner/name, or what fsspec reads: s3://bucket/folder, file:///folder."
@@ -209,7 +209,7 @@ def pull(
     "--older-than", type=SpanType(), required=True, help="Least time since it was turned away: 90d."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
-@click.option("--url", envvar="FLYWHEEL_URL", help="The live server, ending in /v1.")
+@url_option
 @json_option
 @click.pass_obj
 def prune(

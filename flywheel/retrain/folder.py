@@ -41,15 +41,17 @@ def begin(settings: Settings, alias: str) -> Path:
     return folder
 
 
-def close(run: Path, why: str) -> None:
-    """End a run that comes to nothing, so that it is not resumed."""
-    write_json(run / NOTE, read_json(run / NOTE) | {
-        "finished": now(), "verdict": "closed", "why": why,
-    })  # fmt: skip
-
-
 def finish(run: Path, version: str, verdict: str, seconds: dict[str, float]) -> None:
     """Note what a run came to."""
-    found: dict[str, Any] = read_json(run / NOTE)
-    found |= {"finished": now(), "version": version, "verdict": verdict, "seconds": seconds}
-    write_json(run / NOTE, found)
+    _end(run, verdict, version=version, seconds=seconds)
+
+
+def close(run: Path, why: str) -> None:
+    """End a run that comes to nothing, so that it is not resumed."""
+    _end(run, "closed", why=why)
+
+
+def _end(run: Path, verdict: str, **said: Any) -> None:
+    """A run with a verdict is over, see `unfinished`."""
+    note = read_json(run / NOTE)
+    write_json(run / NOTE, {**note, "finished": now(), "verdict": verdict, **said})
